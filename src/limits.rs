@@ -1,0 +1,40 @@
+//! Every bound of the system that is not a setting, with its unit and its reason.
+
+/// Nesting of attribute values kept exactly; deeper values become empty (SDK default depth limit is 64).
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// JSON nesting anywhere in a request, unknown fields included.
+pub const JSON_DEPTH_MAX: usize = 10_000;
+/// Nesting of unknown protobuf groups.
+pub const GROUP_DEPTH_MAX: usize = 64;
+/// Bytes of one value, key, name, URL or message; longer ones are cut at a UTF-8 boundary.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a tracestate; cut as W3C says.
+pub const TRACE_STATE_BYTES_MAX: usize = 4 * 1024;
+/// Attributes of a span or resource; the first ones are kept.
+pub const SPAN_ATTRIBUTES_MAX: usize = 1_024;
+/// Attributes of an event, link or scope; the first ones are kept.
+pub const EVENT_ATTRIBUTES_MAX: usize = 128;
+/// Events of a span; the first ones are kept.
+pub const SPAN_EVENTS_MAX: usize = 1_024;
+/// Links of a span; the first ones are kept.
+pub const SPAN_LINKS_MAX: usize = 1_024;
+/// Bytes of one encoded span.
+pub const SPAN_BYTES_MAX: usize = 1024 * 1024;
+/// Element cost allowed on top of `ELEMENT_COST_PER_BYTE` for each byte of the request.
+pub const ELEMENT_COST_BASE: usize = 16 * 1024 * 1024;
+/// See `ELEMENT_COST_BASE`: a realistic request costs about 3 bytes per byte, one of empty spans 130.
+pub const ELEMENT_COST_PER_BYTE: usize = 8;
+/// Bytes of a message to a client: longer ones break HTTP/2 header limits of real clients.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
+/// Spans of one trace in one answer; more are announced, not sent.
+pub const TRACE_SPANS_MAX: usize = 100_000;
+/// Spans of a block.
+pub const BLOCK_SPANS_MAX: usize = 64 * 1024;
+/// Bytes of one value in sled: `segment_size` / 128, above which pages leave the log for files of their own.
+pub const PAGE_BYTES_MAX: usize = 16 * 1024;
+/// Seconds of one latency slot.
+pub const SLOT_SECS: u64 = 10;
+/// How far ahead of its arrival a span may be counted (clocks that run ahead).
+pub const FUTURE_SECS_MAX: u64 = 3_600;
+
+const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");
