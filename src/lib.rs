@@ -4,5 +4,7 @@
 //! `ARCHITECTURE.md` has the map; the layers below only import downwards and `tests/tidy.rs` holds them to it.
 
 pub mod clock;
+pub mod journal;
 pub mod limits;
 pub mod model;
+pub mod telemetry;

@@ -1,0 +1,203 @@
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::model::UnixNanos;
+
+const PAYLOADS: [&[u8]; 4] = [b"first", b"", b"third record, somewhat longer", b"fourth"];
+
+fn config(dir: &Path) -> JournalConfig {
+    JournalConfig { dir: dir.to_path_buf(), segment_bytes: 4096, durability: Durability::Fsync }
+}
+
+fn write(dir: &Path, payloads: &[&[u8]]) {
+    let mut journal = Journal::new(config(dir), Box::new(RealDisk), 0, 1);
+    for payload in payloads {
+        let _sequence = journal.append(UnixNanos(7), BodyHash([9; 16]), payload).unwrap();
+        let _cost = journal.commit().unwrap();
+    }
+}
+
+fn read(dir: &Path, covered: u64) -> (Vec<(u64, Option<Vec<u8>>)>, Recovered) {
+    let mut records = Vec::new();
+    let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
+        records.push((header.sequence, payload.map(<[u8]>::to_vec)));
+        Ok(())
+    };
+    let found = recover(dir, &RealDisk, covered, &mut visit).unwrap();
+    (records, found)
+}
+
+fn payloads(dir: &Path) -> Vec<Vec<u8>> {
+    read(dir, 0).0.into_iter().filter_map(|(_, payload)| payload).collect()
+}
+
+/// Bytes of the first segment without the preallocated zeros, and where each record ends.
+fn sample() -> (Vec<u8>, Vec<usize>) {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &PAYLOADS);
+    let bytes = std::fs::read(dir.path().join("00000001.log")).unwrap();
+    let mut ends = Vec::new();
+    let mut at = record::FILE_HEADER_BYTES;
+    for payload in PAYLOADS {
+        at += record::RECORD_HEADER_BYTES + payload.len();
+        ends.push(at);
+    }
+    (bytes[..at].to_vec(), ends)
+}
+
+fn recovered_from(bytes: &[u8]) -> (Vec<Vec<u8>>, Recovered) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("00000001.log"), bytes).unwrap();
+    let (records, found) = read(dir.path(), 0);
+    (records.into_iter().filter_map(|(_, payload)| payload).collect(), found)
+}
+
+#[test]
+fn records_come_back_in_order_and_again_after_a_second_recovery() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &PAYLOADS);
+    assert_eq!(payloads(dir.path()), PAYLOADS);
+    assert_eq!(payloads(dir.path()), PAYLOADS, "recovery copies the newest segment and loses nothing");
+    let (_, found) = read(dir.path(), 0);
+    assert_eq!((found.last_sequence, found.records, found.torn_bytes), (4, 4, 0));
+    assert_eq!(found.damaged, []);
+}
+
+#[test]
+fn rel_04_a_segment_cut_at_any_byte_keeps_every_whole_record_before_the_cut() {
+    let (bytes, ends) = sample();
+    for cut in record::FILE_HEADER_BYTES..=bytes.len() {
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        let (payloads, found) = recovered_from(&bytes[..cut]);
+        assert_eq!(payloads, PAYLOADS[..whole], "cut at {cut}");
+        assert_eq!(found.damaged, [], "a torn tail is no damage, cut at {cut}");
+    }
+}
+
+#[test]
+fn rel_04_a_flipped_bit_costs_its_record_alone_and_is_reported() {
+    let (bytes, ends) = sample();
+    for at in record::FILE_HEADER_BYTES..bytes.len() {
+        let hit = ends.iter().filter(|end| **end <= at).count();
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        let mut expected = PAYLOADS.to_vec();
+        let _lost = expected.remove(hit);
+        let (payloads, found) = recovered_from(&damaged);
+        assert_eq!(payloads, expected, "flip at {at}");
+        assert_eq!(found.damaged.len() + usize::from(0 < found.torn_bytes), 1, "flip at {at} is seen");
+    }
+}
+
+#[test]
+fn covered_records_are_visited_without_their_payload() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = vec![7; 3000];
+    write(dir.path(), &[&large, &large, &large]);
+    assert!(dir.path().join("00000003.log").exists(), "three segments");
+    let (records, _) = read(dir.path(), 2);
+    assert_eq!(records, [(1, None), (2, None), (3, Some(large))]);
+}
+
+#[test]
+fn rel_12_a_segment_of_another_version_is_refused_by_name_and_left_alone() {
+    let (mut bytes, _) = sample();
+    bytes[19] = 9;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("00000001.log");
+    std::fs::write(&path, &bytes).unwrap();
+    let error = recover(dir.path(), &RealDisk, 0, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("version 9"), "{error}");
+    assert_eq!(std::fs::read(path).unwrap(), bytes);
+}
+
+/// Fails the n-th sync, write or creation; everything else is real.
+#[derive(Clone, Debug)]
+struct FailingDisk {
+    syncs_left: Arc<AtomicU64>,
+    writes_left: Arc<AtomicU64>,
+}
+
+impl FailingDisk {
+    fn new(syncs: u64, writes: u64) -> Self {
+        Self { syncs_left: Arc::new(AtomicU64::new(syncs)), writes_left: Arc::new(AtomicU64::new(writes)) }
+    }
+}
+
+#[derive(Debug)]
+struct FailingFile(Box<dyn SegmentFile>, FailingDisk);
+
+fn countdown(left: &AtomicU64, kind: io::ErrorKind) -> io::Result<()> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(1) => Err(io::Error::from(kind)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+impl Disk for FailingDisk {
+    fn create(&self, path: &Path, len: u64) -> io::Result<Box<dyn SegmentFile>> {
+        Ok(Box::new(FailingFile(RealDisk.create(path, len)?, self.clone())))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        countdown(&self.syncs_left, io::ErrorKind::Other)?;
+        RealDisk.sync_dir(dir)
+    }
+}
+
+impl SegmentFile for FailingFile {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let failure = countdown(&self.1.writes_left, io::ErrorKind::StorageFull);
+        let half = if failure.is_err() { bytes.len() / 2 } else { bytes.len() };
+        self.0.write_at(&bytes[..half], offset)?;
+        failure
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        countdown(&self.1.syncs_left, io::ErrorKind::Other)?;
+        self.0.sync()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+}
+
+/// Writes 30 records over several segments on a failing disk; returns which were acknowledged.
+fn run_on(disk: FailingDisk, dir: &Path) -> Vec<Vec<u8>> {
+    let mut journal = Journal::new(config(dir), Box::new(disk), 0, 1);
+    let mut acknowledged = Vec::new();
+    for no in 0..30_u8 {
+        let payload = vec![no; 500];
+        if journal.append(UnixNanos(1), BodyHash([no; 16]), &payload).is_ok() && journal.commit().is_ok() {
+            acknowledged.push(payload);
+        }
+    }
+    acknowledged
+}
+
+#[test]
+fn rel_05_after_a_failed_sync_nothing_is_acknowledged_and_nothing_acknowledged_is_lost_for_every_n() {
+    for n in 1..=45 {
+        let dir = tempfile::tempdir().unwrap();
+        let acknowledged = run_on(FailingDisk::new(n, 0), dir.path());
+        let stored = payloads(dir.path());
+        assert!(stored.starts_with(&acknowledged), "sync {n}: acknowledged records are on disk in order");
+        assert!(stored.len() <= acknowledged.len() + 1, "sync {n}: at most the undecided one more");
+        let expected_prefix = (0..30).map(|no| vec![no; 500]).collect::<Vec<_>>();
+        assert!(expected_prefix.starts_with(&acknowledged), "sync {n}: no acknowledgement after the failure");
+    }
+}
+
+#[test]
+fn rel_06_a_full_disk_costs_only_the_refused_record_for_every_n() {
+    for n in 1..=35 {
+        let dir = tempfile::tempdir().unwrap();
+        let acknowledged = run_on(FailingDisk::new(0, n), dir.path());
+        assert_eq!(acknowledged.len(), 29, "write {n}: one refusal, then writing resumes");
+        assert_eq!(payloads(dir.path()), acknowledged, "write {n}");
+    }
+}

@@ -1,0 +1,105 @@
+//! The collector's own numbers: plain counters that every layer may raise and `/metrics` shows.
+//!
+//! The books balance at rest, and a test holds them to it:
+//! `received + replayed = stored + in_head + duplicate + rejected + refused` (spans).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Raises it by `by`.
+    pub fn add(&self, by: u64) {
+        let _before = self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Its value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters under a stable reason word. A few words, raised rarely: a mutex is enough.
+#[derive(Debug, Default)]
+pub struct ReasonCounter(Mutex<BTreeMap<&'static str, u64>>);
+
+impl ReasonCounter {
+    /// Raises the counter of `reason` by `by`.
+    pub fn add(&self, reason: &'static str, by: u64) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *values.entry(reason).or_default() += by;
+    }
+
+    /// Every reason seen so far with its value, sorted.
+    pub fn values(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(reason, value)| (*reason, *value)).collect()
+    }
+
+    /// Sum over all reasons.
+    pub fn total(&self) -> u64 {
+        self.values().iter().map(|(_, value)| value).sum()
+    }
+}
+
+/// Every counter of the process, shared by all layers.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Export requests whose body arrived whole.
+    pub requests_received: Counter,
+    /// Requests answered with success, partial success included.
+    pub requests_accepted: Counter,
+    /// Requests recognised as a retry of an accepted one.
+    pub requests_repeated: Counter,
+    /// Requests refused with a retryable status, by reason.
+    pub requests_refused: ReasonCounter,
+    /// Requests refused for good (undecodable, too large, every span bad), by reason.
+    pub requests_failed: ReasonCounter,
+    /// Spans decoded from requests.
+    pub spans_received: Counter,
+    /// Spans read back from the journal at start.
+    pub spans_replayed: Counter,
+    /// Spans written into blocks.
+    pub spans_stored: Counter,
+    /// Spans not stored because they are there already, by how that was seen.
+    pub spans_duplicate: ReasonCounter,
+    /// Spans not stored because they are invalid, by reason code.
+    pub spans_rejected: ReasonCounter,
+    /// Spans of refused requests.
+    pub spans_refused: Counter,
+    /// Spans stored with a remark, by reason code.
+    pub spans_warned: ReasonCounter,
+    /// Bytes of request bodies after inflation.
+    pub body_bytes: Counter,
+    /// Journal records written and synced.
+    pub journal_records: Counter,
+    /// Bytes written to the journal.
+    pub journal_bytes: Counter,
+    /// Group commits: each is one fdatasync.
+    pub journal_syncs: Counter,
+    /// Nanoseconds spent in those fdatasyncs.
+    pub journal_sync_nanos: Counter,
+    /// Journal records that were damaged and skipped at start.
+    pub journal_damaged: Counter,
+    /// Checkpoints: one block each.
+    pub checkpoints: Counter,
+    /// Nanoseconds spent in checkpoints.
+    pub checkpoint_nanos: Counter,
+    /// Partitions sealed.
+    pub partitions_sealed: Counter,
+    /// Partitions removed by retention.
+    pub partitions_dropped: Counter,
+    /// Partitions moved to quarantine.
+    pub partitions_quarantined: Counter,
+    /// Reads that met a damaged page.
+    pub damaged_reads: Counter,
+    /// Queries answered, by door.
+    pub queries: ReasonCounter,
+    /// Queries refused or failed, by door.
+    pub query_errors: ReasonCounter,
+    /// Nanoseconds spent on queries, by door.
+    pub query_nanos: ReasonCounter,
+}
