@@ -4,5 +4,6 @@
 //! `ARCHITECTURE.md` has the map; the layers below only import downwards and `tests/tidy.rs` holds them to it.
 
 pub mod clock;
+pub mod latency;
 pub mod limits;
 pub mod model;
