@@ -67,12 +67,12 @@ impl Decoder<'_> {
         if entry.strindex {
             self.warn(Warning::Strindex);
         }
+        let value = if entry.n_values < 2 { self.value(source, entry.value)? } else { self.merged_value(piece)? };
         if entry.key.len == 0 {
             self.warn(Warning::EmptyKey);
             self.drop_attribute(list, piece);
             return Ok(());
         }
-        let value = if entry.n_values < 2 { self.value(source, entry.value)? } else { self.merged_value(piece)? };
         let key = self.text(source, entry.key);
         list.note(self.arena(key));
         self.attributes.push(Attribute { key, value });
