@@ -293,6 +293,17 @@ impl SpanBatch {
         Some(Text { start, len })
     }
 
+    /// Gives back what the tables reserved beyond their rows.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.resources.shrink_to_fit();
+        self.scopes.shrink_to_fit();
+        self.spans.shrink_to_fit();
+        self.attributes.shrink_to_fit();
+        self.events.shrink_to_fit();
+        self.links.shrink_to_fit();
+    }
+
     /// Memory of the batch in bytes, by capacity.
     pub fn memory_bytes(&self) -> usize {
         self.bytes.capacity()

@@ -1,0 +1,184 @@
+//! `/healthz` (the process answers), `/ready` (requests are stored and answered), `/metrics` (OpenMetrics).
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+
+use crate::ingest::Phase;
+use crate::telemetry::{Counter, ReasonCounter};
+
+use super::{Doors, text};
+
+/// A retry later than this may be stored a second time.
+const RETRY_WINDOW_SECS_MIN: u64 = 600;
+
+pub(super) fn router() -> Router<Doors> {
+    Router::new()
+        .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n") }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// What `/ready` says.
+#[derive(Debug, Serialize)]
+pub(super) struct Readiness {
+    pub(super) ready: bool,
+    pub(super) phase: String,
+    pub(super) durability: &'static str,
+    /// What an operator should know although the process is ready, and why it is not when it is not.
+    pub(super) reasons: Vec<String>,
+}
+
+impl Doors {
+    pub(super) fn readiness(&self) -> Readiness {
+        let (ready, phase, why) = match self.ingest.phase() {
+            Phase::Ready => (true, "ready", None),
+            Phase::Starting => (false, "starting", Some("the journal is being replayed".to_owned())),
+            Phase::Stopping => (false, "stopping", None),
+            Phase::DiskFull(why) => (false, "disk full", Some(why)),
+            Phase::ReadOnly(why) => (false, "read-only", Some(why)),
+        };
+        let mut reasons: Vec<String> = why.into_iter().collect();
+        let durability = match self.ingest.durability() {
+            crate::ingest::Durability::Fsync => "fsync",
+            crate::ingest::Durability::Relaxed => {
+                reasons.push("durability is relaxed: a power cut loses what was acknowledged last".to_owned());
+                "relaxed"
+            }
+        };
+        let reach = self.ingest.retry_window_secs();
+        if reach < RETRY_WINDOW_SECS_MIN {
+            reasons.push(format!("retries are recognised for {reach} s only"));
+        }
+        let quarantined = self.query.status().map(|status| status.quarantined).unwrap_or_default();
+        reasons.extend(quarantined.iter().map(|name| format!("{name} is in quarantine")));
+        Readiness { ready, phase: phase.to_owned(), durability, reasons }
+    }
+}
+
+async fn ready(State(doors): State<Doors>) -> Response {
+    let readiness = doors.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(doors): State<Doors>) -> Response {
+    let mut registry = Registry::with_prefix("spandrel");
+    registry.register_collector(Box::new(OwnMetrics(doors)));
+    let mut body = String::new();
+    match prometheus_client::encoding::text::encode(&mut body, &registry) {
+        Ok(()) => {
+            let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[derive(Debug)]
+struct OwnMetrics(Doors);
+
+impl Collector for OwnMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counters = &self.0.counters;
+        for (name, help, counter) in [
+            ("ingest_requests_received", "Export requests whose body arrived whole.", &counters.requests_received),
+            ("ingest_requests_accepted", "Requests answered with success.", &counters.requests_accepted),
+            ("ingest_requests_repeated", "Requests recognised as a retry.", &counters.requests_repeated),
+            ("ingest_body_bytes", "Bytes of request bodies after inflation.", &counters.body_bytes),
+            ("ingest_spans_received", "Spans decoded from requests.", &counters.spans_received),
+            ("ingest_spans_replayed", "Spans read back from the journal at start.", &counters.spans_replayed),
+            ("ingest_spans_stored", "Spans written into blocks.", &counters.spans_stored),
+            ("ingest_spans_refused", "Spans of refused requests.", &counters.spans_refused),
+            ("journal_records", "Records written and synced.", &counters.journal_records),
+            ("journal_bytes", "Bytes written to the journal.", &counters.journal_bytes),
+            ("journal_syncs", "Group commits, one fdatasync each.", &counters.journal_syncs),
+            ("journal_damaged", "Damaged records skipped at start.", &counters.journal_damaged),
+            ("store_checkpoints", "Blocks written.", &counters.checkpoints),
+            ("store_partitions_sealed", "Partitions sealed.", &counters.partitions_sealed),
+            ("store_partitions_dropped", "Partitions removed by retention.", &counters.partitions_dropped),
+            ("store_partitions_quarantined", "Partitions moved to quarantine.", &counters.partitions_quarantined),
+            ("store_damaged_reads", "Reads that met a damaged page.", &counters.damaged_reads),
+        ] {
+            write_counter(&mut encoder, name, help, counter)?;
+        }
+        for (name, help, label, counter) in [
+            ("ingest_requests_refused", "Requests refused; a retry helps.", "reason", &counters.requests_refused),
+            ("ingest_requests_failed", "Requests refused for good.", "reason", &counters.requests_failed),
+            ("ingest_spans_duplicate", "Spans that were stored already.", "reason", &counters.spans_duplicate),
+            ("ingest_spans_rejected", "Invalid spans, not stored.", "reason", &counters.spans_rejected),
+            ("ingest_spans_warned", "Remarks about stored spans.", "code", &counters.spans_warned),
+            ("queries", "Questions answered.", "door", &counters.queries),
+            ("query_errors", "Questions refused or failed.", "door", &counters.query_errors),
+        ] {
+            write_reasons(&mut encoder, name, help, label, counter)?;
+        }
+        write_seconds(&mut encoder, "journal_sync_duration", "Time in fdatasync.", &counters.journal_sync_nanos)?;
+        write_seconds(&mut encoder, "store_checkpoint_duration", "Time in checkpoints.", &counters.checkpoint_nanos)?;
+        self.write_gauges(&mut encoder)
+    }
+}
+
+impl OwnMetrics {
+    fn write_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let store = self.0.query.status().unwrap_or_default();
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            ("ingest_spans_in_head", "Spans in no block yet.", gauge(store.spans_in_memory)),
+            ("store_disk_bytes", "Bytes of all partitions.", gauge(store.disk_bytes)),
+            ("store_partitions", "Partitions on disk.", gauge(store.partitions.len() as u64)),
+            ("store_quarantined", "Directories in quarantine.", gauge(store.quarantined.len() as u64)),
+            ("dedup_window_seconds", "How far back a retry is recognised.", gauge(self.0.ingest.retry_window_secs())),
+            ("ready", "1 when requests are stored and answered.", i64::from(self.0.readiness().ready)),
+        ] {
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(encoder)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counter: &Counter,
+) -> Result<(), std::fmt::Error> {
+    let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(counter.value()).encode(encoder)
+}
+
+fn write_seconds(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    nanos: &Counter,
+) -> Result<(), std::fmt::Error> {
+    let encoder = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+    ConstCounter::new(nanos.value() as f64 / 1e9).encode(encoder)
+}
+
+fn write_reasons(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    counter: &ReasonCounter,
+) -> Result<(), std::fmt::Error> {
+    let family = Family::<Vec<(&'static str, &'static str)>, prometheus_client::metrics::counter::Counter>::default();
+    for (reason, value) in counter.values() {
+        let _before = family.get_or_create(&vec![(label, reason)]).inc_by(value);
+    }
+    let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    family.encode(encoder)
+}

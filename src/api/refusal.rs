@@ -1,0 +1,88 @@
+//! The one table from "why not" to a status, for gRPC and HTTP alike (OTLP 1.11 "Failures", RFC 9110).
+
+use axum::http::StatusCode;
+use tonic::Code;
+
+use crate::ingest::ExportError;
+use crate::limits::ERROR_MESSAGE_BYTES_MAX;
+use crate::otlp::Undecodable;
+
+/// A refused request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) status: StatusCode,
+    /// Only where a retry helps: clients drop when it is longer than they wait.
+    pub(super) retry_after_secs: Option<u64>,
+    /// At most 1 KiB: longer ones break the header limits of real clients.
+    pub(super) message: String,
+}
+
+/// What can be wrong with a body before it is decoded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the request is larger than {limit} bytes; send smaller batches or raise --body-bytes-max")]
+    TooLarge { limit: usize },
+    #[error("the content coding {coding:?} is not supported; use gzip, zstd or none")]
+    UnsupportedCoding { coding: String },
+    #[error("the body does not inflate as {coding}: {why}")]
+    Inflate { coding: &'static str, why: String },
+    #[error("the body ended early or stalled")]
+    Incomplete,
+    #[error("{0}")]
+    Framing(&'static str),
+    #[error("the gRPC message is shorter than its length prefix says")]
+    ShortMessage,
+    #[error(transparent)]
+    Refused(#[from] ExportError),
+}
+
+impl Refusal {
+    fn new(code: Code, status: StatusCode, message: &impl ToString) -> Self {
+        let mut message = message.to_string();
+        message.truncate(message.floor_char_boundary(ERROR_MESSAGE_BYTES_MAX));
+        Self { code, status, retry_after_secs: None, message }
+    }
+
+    fn retry_after(self, secs: u64) -> Self {
+        Self { retry_after_secs: Some(secs), ..self }
+    }
+
+    /// `jitter` spreads the clients over 1 to 3 s.
+    pub(super) fn of_export(error: &ExportError, jitter: u64) -> Self {
+        let unavailable = |secs| Self::new(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, error).retry_after(secs);
+        match error {
+            ExportError::Undecodable(Undecodable::TooManyElements { .. }) => Self::too_large(error),
+            ExportError::Undecodable(_) | ExportError::AllRejected { .. } => Self::invalid(error),
+            ExportError::Overloaded { .. } => unavailable(1 + jitter % 3),
+            ExportError::Starting | ExportError::Stopping => unavailable(1),
+            ExportError::DiskFull | ExportError::ReadOnly => unavailable(3),
+            ExportError::Late => unavailable(1),
+        }
+    }
+
+    pub(super) fn of_body(error: &BodyError, jitter: u64) -> Self {
+        match error {
+            BodyError::TooLarge { .. } => Self::too_large(error),
+            BodyError::UnsupportedCoding { .. } => {
+                Self::new(Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
+            }
+            BodyError::Inflate { .. } | BodyError::ShortMessage => Self::invalid(error),
+            BodyError::Incomplete => Self::new(Code::InvalidArgument, StatusCode::REQUEST_TIMEOUT, error),
+            BodyError::Framing(_) => Self::new(Code::Internal, StatusCode::BAD_REQUEST, error),
+            BodyError::Refused(error) => Self::of_export(error, jitter),
+        }
+    }
+
+    fn invalid(error: &impl ToString) -> Self {
+        Self::new(Code::InvalidArgument, StatusCode::BAD_REQUEST, error)
+    }
+
+    fn too_large(error: &impl ToString) -> Self {
+        Self::new(Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, error)
+    }
+
+    pub(super) fn with_status(code: Code, status: StatusCode, message: &str) -> Self {
+        Self::new(code, status, &message)
+    }
+}

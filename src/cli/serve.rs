@@ -1,0 +1,156 @@
+//! `spandrel serve`: sockets first, then recovery, then work; stopped in the reverse order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Doors};
+use crate::clock::Clock;
+use crate::config::{Config, RawConfig};
+use crate::ingest::{Ingest, Running};
+use crate::journal::Durability;
+use crate::query::Query;
+use crate::store::Store;
+use crate::telemetry::Counters;
+
+/// Connections that are still busy this long after the signal are dropped.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Flags of `serve`.
+#[derive(clap::Args, Debug, Default)]
+pub struct ServeArgs {
+    /// Settings file (TOML); its keys are the long flags below without the dashes
+    #[arg(long, env = "SPANDREL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: RawConfig,
+}
+
+impl ServeArgs {
+    /// Flags and environment over the file over the defaults.
+    ///
+    /// # Errors
+    /// Names the setting and what would be right.
+    pub fn resolve(&self) -> anyhow::Result<Config> {
+        let file = self.config.as_deref().map(RawConfig::from_file).transpose()?.unwrap_or_default();
+        Ok(self.settings.clone().or(file).resolve()?)
+    }
+}
+
+/// A server that is up: its sockets answer, its store is open.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    listeners: Vec<JoinHandle<()>>,
+    ingest: Arc<Ingest>,
+    running: Running,
+    /// Where it listens, also when port 0 was asked for.
+    pub addresses: Addresses,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// OTLP over gRPC.
+    pub otlp_grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
+    /// Questions.
+    pub http: SocketAddr,
+}
+
+impl Server {
+    /// Binds, answers "starting", recovers, opens the doors.
+    ///
+    /// # Errors
+    /// A port that is taken, a directory that is in use or cannot be read.
+    pub fn start(config: Config) -> anyhow::Result<Self> {
+        let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
+        let ingest = Arc::new(Ingest::new(config.ingest, clock.clone(), Arc::clone(&counters)));
+        let query = Arc::new(Query::new(clock.clone(), Arc::clone(&counters)));
+        let doors = Doors::new(Arc::clone(&ingest), Arc::clone(&query), Arc::clone(&counters), config.body_bytes_max);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("spandrel-io")
+            .enable_all()
+            .build()
+            .context("cannot start the async runtime")?;
+        let (stop, stopped) = watch::channel(false);
+        let mut listeners = Vec::new();
+        let mut listen = |name: &'static str, address: SocketAddr, router| {
+            let listener = runtime
+                .block_on(TcpListener::bind(address))
+                .with_context(|| format!("cannot listen on {address} ({name}); is another process there?"))?;
+            let bound = listener.local_addr()?;
+            let mut stopped = stopped.clone();
+            let shutdown = async move {
+                let _sender_gone = stopped.wait_for(|stop| *stop).await;
+            };
+            listeners.push(runtime.spawn(async move {
+                if let Err(error) = api::run(listener, router, shutdown).await {
+                    tracing::error!(name, %error, "a listener ended");
+                }
+            }));
+            tracing::info!(name, address = %bound, "listening");
+            anyhow::Ok(bound)
+        };
+        let addresses = Addresses {
+            otlp_grpc: listen("otlp-grpc", config.otlp_grpc, doors.otlp_grpc())?,
+            otlp_http: listen("otlp-http", config.otlp_http, doors.otlp_http())?,
+            http: listen("http", config.http, doors.query())?,
+        };
+        let store = Arc::new(Store::open(config.store, clock, counters)?);
+        let running = ingest.start(&store)?;
+        query.attach(store);
+        if ingest.durability() == Durability::Relaxed {
+            tracing::warn!("durability is relaxed: a power cut loses what was acknowledged last");
+        }
+        tracing::info!("ready");
+        Ok(Self { runtime, stop, listeners, ingest, running, addresses })
+    }
+
+    /// Waits for SIGINT or SIGTERM.
+    ///
+    /// # Errors
+    /// When signals cannot be watched.
+    pub fn wait_for_signal(&self) -> anyhow::Result<()> {
+        let mut signals = signal_hook::iterator::Signals::new([
+            signal_hook::consts::SIGINT,
+            signal_hook::consts::SIGTERM,
+        ])?;
+        let signal = signals.forever().next();
+        tracing::info!(signal, "stopping");
+        Ok(())
+    }
+
+    /// Finishes the replies in flight, writes what is in memory into a block, and lets go of everything.
+    pub fn stop(self) {
+        let _receivers_gone = self.stop.send(true);
+        self.runtime.block_on(async {
+            for listener in self.listeners {
+                let _late_or_failed = tokio::time::timeout(DRAIN_WITHIN, listener).await;
+            }
+        });
+        self.ingest.stop(self.running);
+        self.runtime.shutdown_timeout(Duration::from_millis(500));
+        tracing::info!("stopped");
+    }
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// As `Server::start`.
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let server = Server::start(args.resolve()?)?;
+    server.wait_for_signal()?;
+    server.stop();
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Settings: flags beat environment, environment beats the file, the file beats the defaults. One table makes the
+//! flags, the `SPANDREL_..` names and the keys of the file; everything is validated once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::ingest::IngestConfig;
+use crate::journal::Durability;
+use crate::limits;
+use crate::model::DurationNanos;
+use crate::store::StoreConfig;
+
+const MIB: u64 = 1024 * 1024;
+const GIB: u64 = 1024 * MIB;
+
+/// Every setting as one source gives it: all optional, nothing validated. The doc comments are the manual.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Directory of everything on disk [default: ./spandrel-data]
+    #[arg(long, env = "SPANDREL_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address for OTLP over gRPC [default: 127.0.0.1:4317]
+    #[arg(long, env = "SPANDREL_OTLP_GRPC", value_name = "ADDR")]
+    pub otlp_grpc: Option<String>,
+    /// Address for OTLP over HTTP [default: 127.0.0.1:4318]
+    #[arg(long, env = "SPANDREL_OTLP_HTTP", value_name = "ADDR")]
+    pub otlp_http: Option<String>,
+    /// Address for questions: the native API, Tempo's, metrics [default: 127.0.0.1:3200]
+    #[arg(long, env = "SPANDREL_HTTP", value_name = "ADDR")]
+    pub http: Option<String>,
+    /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
+    #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
+    pub durability: Option<String>,
+    /// Age at which spans leave, by whole partitions [default: 7d]
+    #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION")]
+    pub retention: Option<String>,
+    /// Disk space of all partitions; above it the oldest leave [default: 50GiB]
+    #[arg(long, env = "SPANDREL_MAX_DISK", value_name = "SIZE")]
+    pub max_disk: Option<String>,
+    /// Largest request, as received and again after inflation [default: 64MiB]
+    #[arg(long, env = "SPANDREL_BODY_BYTES_MAX", value_name = "SIZE")]
+    pub body_bytes_max: Option<String>,
+    /// Request bytes in memory at once; above it requests are refused with a retry hint [default: 128MiB]
+    #[arg(long, env = "SPANDREL_INGEST_BYTES_MAX", value_name = "SIZE")]
+    pub ingest_bytes_max: Option<String>,
+    /// Requests waiting for the journal; above it they are refused with a retry hint [default: 1024]
+    #[arg(long, env = "SPANDREL_QUEUE_REQUESTS_MAX", value_name = "N")]
+    pub queue_requests_max: Option<usize>,
+    /// Age at which the spans in memory become a block, if they are not 65,536 before [default: 1m]
+    #[arg(long, env = "SPANDREL_CHECKPOINT_INTERVAL", value_name = "DURATION")]
+    pub checkpoint_interval: Option<String>,
+    /// Age at which a partition is sealed [default: 1h]
+    #[arg(long, env = "SPANDREL_PARTITION_AGE", value_name = "DURATION")]
+    pub partition_age: Option<String>,
+    /// Size at which a partition is sealed [default: 2GiB]
+    #[arg(long, env = "SPANDREL_PARTITION_SIZE", value_name = "SIZE")]
+    pub partition_size: Option<String>,
+    /// Cache of each open partition [default: 8MiB]
+    #[arg(long, env = "SPANDREL_STORE_CACHE", value_name = "SIZE")]
+    pub store_cache: Option<String>,
+    /// Sealed partitions held open at once [default: 8]
+    #[arg(long, env = "SPANDREL_OPEN_PARTITIONS_MAX", value_name = "N")]
+    pub open_partitions_max: Option<usize>,
+    /// Pad 64-bit trace ids with zeros instead of rejecting their spans [default: false]
+    #[arg(long, env = "SPANDREL_PAD_64BIT_TRACE_IDS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub pad_64bit_trace_ids: Option<bool>,
+}
+
+/// Settings that hold together.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// OTLP over gRPC.
+    pub otlp_grpc: SocketAddr,
+    /// OTLP over HTTP.
+    pub otlp_http: SocketAddr,
+    /// Questions.
+    pub http: SocketAddr,
+    /// Bytes of one request.
+    pub body_bytes_max: usize,
+    /// The way in.
+    pub ingest: IngestConfig,
+    /// The store.
+    pub store: StoreConfig,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings file {path}")]
+    Unreadable {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or has a key that is none of ours.
+    #[error("settings file {path}: {why}")]
+    File {
+        /// As given.
+        path: PathBuf,
+        /// Line, key and what was expected.
+        why: String,
+    },
+    /// A value that cannot be used.
+    #[error("{key} = {value:?} is not {expected}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// As given.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// Two settings that contradict each other.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl RawConfig {
+    /// The settings of a TOML file.
+    ///
+    /// # Errors
+    /// `Unreadable`, or `File` naming the line and the unknown key.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_path_buf(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::File {
+            path: path.to_path_buf(),
+            why: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// What is set here, else what `fallback` sets.
+    #[must_use]
+    pub fn or(self, fallback: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(fallback.data_dir),
+            otlp_grpc: self.otlp_grpc.or(fallback.otlp_grpc),
+            otlp_http: self.otlp_http.or(fallback.otlp_http),
+            http: self.http.or(fallback.http),
+            durability: self.durability.or(fallback.durability),
+            retention: self.retention.or(fallback.retention),
+            max_disk: self.max_disk.or(fallback.max_disk),
+            body_bytes_max: self.body_bytes_max.or(fallback.body_bytes_max),
+            ingest_bytes_max: self.ingest_bytes_max.or(fallback.ingest_bytes_max),
+            queue_requests_max: self.queue_requests_max.or(fallback.queue_requests_max),
+            checkpoint_interval: self.checkpoint_interval.or(fallback.checkpoint_interval),
+            partition_age: self.partition_age.or(fallback.partition_age),
+            partition_size: self.partition_size.or(fallback.partition_size),
+            store_cache: self.store_cache.or(fallback.store_cache),
+            open_partitions_max: self.open_partitions_max.or(fallback.open_partitions_max),
+            pad_64bit_trace_ids: self.pad_64bit_trace_ids.or(fallback.pad_64bit_trace_ids),
+        }
+    }
+
+    /// Fills in the defaults and validates.
+    ///
+    /// # Errors
+    /// Names the setting, the value and what would be right.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let retention = Some(duration("retention", self.retention.as_deref(), "7d")?);
+        let body_bytes_max = size("body-bytes-max", self.body_bytes_max.as_deref(), 64 * MIB)?;
+        let ingest_bytes_max = size("ingest-bytes-max", self.ingest_bytes_max.as_deref(), 128 * MIB)?;
+        if ingest_bytes_max < body_bytes_max {
+            let why = format!(
+                "ingest-bytes-max ({ingest_bytes_max} bytes) is below body-bytes-max ({body_bytes_max} bytes): \
+                 the largest request could never be admitted"
+            );
+            return Err(ConfigError::Conflict(why));
+        }
+        let ingest = IngestConfig {
+            durability: durability(self.durability.as_deref())?,
+            body_bytes_in_flight_max: bytes(ingest_bytes_max),
+            queue_requests_max: at_least_one("queue-requests-max", self.queue_requests_max, 1024)?,
+            retention,
+            pad_64bit_trace_ids: self.pad_64bit_trace_ids.unwrap_or(false),
+            checkpoint_spans: limits::BLOCK_SPANS_MAX as u64,
+            checkpoint_bytes: bytes(64 * MIB),
+            checkpoint_interval: duration("checkpoint-interval", self.checkpoint_interval.as_deref(), "1m")?,
+            partition_age_max: duration("partition-age", self.partition_age.as_deref(), "1h")?,
+            partition_bytes_max: size("partition-size", self.partition_size.as_deref(), 2 * GIB)?,
+            journal_segment_bytes: 64 * MIB,
+        };
+        let store = StoreConfig {
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("spandrel-data")),
+            cache_bytes: size("store-cache", self.store_cache.as_deref(), 8 * MIB)?,
+            open_partitions_max: at_least_one("open-partitions-max", self.open_partitions_max, 8)?,
+            retention,
+            disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
+        };
+        Ok(Config {
+            otlp_grpc: address("otlp-grpc", self.otlp_grpc.as_deref(), "127.0.0.1:4317")?,
+            otlp_http: address("otlp-http", self.otlp_http.as_deref(), "127.0.0.1:4318")?,
+            http: address("http", self.http.as_deref(), "127.0.0.1:3200")?,
+            body_bytes_max: bytes(body_bytes_max),
+            ingest,
+            store,
+        })
+    }
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
+    ConfigError::Value { key, value: value.to_owned(), expected }
+}
+
+fn address(key: &'static str, text: Option<&str>, default: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.unwrap_or(default);
+    text.parse().map_err(|_| bad(key, text, "an IP address with a port, such as 127.0.0.1:4317"))
+}
+
+fn duration(key: &'static str, text: Option<&str>, default: &str) -> Result<DurationNanos, ConfigError> {
+    let text = text.unwrap_or(default);
+    let parsed = humantime::parse_duration(text).ok().filter(|parsed| *parsed != Duration::ZERO);
+    parsed.map(DurationNanos::from).ok_or_else(|| bad(key, text, "a duration above zero, such as 15m, 36h or 7d"))
+}
+
+fn size(key: &'static str, text: Option<&str>, default: u64) -> Result<u64, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    let parsed = text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()).filter(|size| *size != 0);
+    parsed.ok_or_else(|| bad(key, text, "a size above zero, such as 512MiB or 50GiB"))
+}
+
+fn at_least_one(key: &'static str, number: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    let number = number.unwrap_or(default);
+    if number == 0 { Err(bad(key, "0", "a whole number above zero")) } else { Ok(number) }
+}
+
+fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
+    match text.unwrap_or("fsync") {
+        "fsync" => Ok(Durability::Fsync),
+        "relaxed" => Ok(Durability::Relaxed),
+        other => Err(bad("durability", other, "\"fsync\" or \"relaxed\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<RawConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("spandrel.toml");
+        std::fs::write(&path, text).unwrap();
+        RawConfig::from_file(&path)
+    }
+
+    #[test]
+    fn defaults_listen_on_loopback_alone_and_sync_every_request() {
+        let config = RawConfig::default().resolve().unwrap();
+        for address in [config.otlp_grpc, config.otlp_http, config.http] {
+            assert!(address.ip().is_loopback(), "{address}");
+        }
+        assert_eq!(config.ingest.durability, Durability::Fsync);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let flags = RawConfig { retention: Some("1d".to_owned()), ..RawConfig::default() };
+        let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
+        assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
+        assert_eq!(config.store.disk_bytes_max, GIB);
+        assert_eq!(config.ingest.partition_bytes_max, 2 * GIB);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_name_and_line() {
+        let error = file("retention = \"2d\"\nretension = \"3d\"").unwrap_err().to_string();
+        assert!(error.contains("retension") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_value_names_the_setting_and_what_would_be_right() {
+        for (text, expected) in [
+            ("retention = \"soon\"", "retention = \"soon\" is not a duration above zero, such as 15m, 36h or 7d"),
+            ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
+            ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
+            ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
+            ("open-partitions-max = 0", "open-partitions-max = \"0\" is not a whole number above zero"),
+        ] {
+            assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);
+        }
+        let small = file("ingest-bytes-max = \"1MiB\"").unwrap().resolve().unwrap_err().to_string();
+        assert!(small.contains("below body-bytes-max"), "{small}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Where async callers meet the writer thread: a bounded queue, replies, and the budget of bytes in flight.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::journal::BodyHash;
+use crate::model::{SpanBatch, UnixNanos};
+
+use super::{ExportError, Exported};
+
+/// A request without room is refused after this long.
+const PERMIT_WITHIN: Duration = Duration::from_millis(250);
+/// Granularity of the byte budget.
+const PERMIT_BYTES: usize = 1024;
+
+/// One request on its way to the journal.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) batch: Arc<SpanBatch>,
+    /// Journal payload; empty when there is nothing to store.
+    pub(super) payload: Vec<u8>,
+    pub(super) arrived: UnixNanos,
+    pub(super) hash: BodyHash,
+    /// The answer, once it is durable; kept for a retry.
+    pub(super) exported: Exported,
+    pub(super) reply: oneshot::Sender<Result<(), ExportError>>,
+}
+
+/// Resolves when the writer has decided.
+pub(super) type Reply = oneshot::Receiver<Result<(), ExportError>>;
+
+impl Job {
+    pub(super) fn new(
+        mut batch: SpanBatch,
+        payload: Vec<u8>,
+        arrived: UnixNanos,
+        hash: BodyHash,
+        exported: Exported,
+    ) -> (Self, Reply) {
+        batch.shrink();
+        let (reply, outcome) = oneshot::channel();
+        (Self { batch: Arc::new(batch), payload, arrived, hash, exported, reply }, outcome)
+    }
+
+    pub(super) fn spans(&self) -> u64 {
+        self.batch.spans.len() as u64
+    }
+}
+
+/// Bounded by requests; a full queue refuses at once.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: Mutex<Option<SyncSender<Job>>>,
+    receiver: Mutex<Option<Receiver<Job>>>,
+}
+
+impl Queue {
+    pub(super) fn new(requests_max: usize) -> Self {
+        let (sender, receiver) = sync_channel(requests_max);
+        Self { sender: Mutex::new(Some(sender)), receiver: Mutex::new(Some(receiver)) }
+    }
+
+    /// The writer's end; there is one.
+    pub(super) fn take_receiver(&self) -> Option<Receiver<Job>> {
+        self.receiver.lock().take()
+    }
+
+    pub(super) fn push(&self, job: Job) -> Result<(), ExportError> {
+        let sender = self.sender.lock();
+        let Some(sender) = &*sender else { return Err(ExportError::Stopping) };
+        sender.try_send(job).map_err(|refused| match refused {
+            TrySendError::Full(_) => {
+                ExportError::Overloaded { what: "the ingest queue is full (--queue-requests-max)" }
+            }
+            TrySendError::Disconnected(_) => ExportError::ReadOnly,
+        })
+    }
+
+    /// Nothing more comes in; the writer ends when it has taken what is there.
+    pub(super) fn close(&self) {
+        *self.sender.lock() = None;
+    }
+}
+
+/// Bytes of request bodies that may be in memory at once.
+#[derive(Debug)]
+pub struct Budget {
+    permits: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+/// A share of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    held: OwnedSemaphorePermit,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let permits = (bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
+    }
+
+    /// A share of `bytes`, waited for at most 250 ms.
+    ///
+    /// # Errors
+    /// `Overloaded` when others hold too much.
+    pub async fn admit(&self, bytes: usize) -> Result<Permit, ExportError> {
+        Ok(Permit { held: self.acquire(bytes).await?, bytes })
+    }
+
+    /// Raises a share to at least `bytes`.
+    ///
+    /// # Errors
+    /// `Overloaded` when others hold too much.
+    pub async fn raise(&self, permit: &mut Permit, bytes: usize) -> Result<(), ExportError> {
+        if permit.bytes < bytes {
+            permit.held.merge(self.acquire(bytes - permit.bytes).await?);
+            permit.bytes = bytes;
+        }
+        Ok(())
+    }
+
+    async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ExportError> {
+        let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--ingest-bytes-max)" };
+        // More than the whole budget could never be had: the request gets all there is and waits for the others.
+        let permits = bytes.min(self.bytes_max).div_ceil(PERMIT_BYTES).max(1);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.permits).acquire_many_owned(permits);
+        match tokio::time::timeout(PERMIT_WITHIN, acquire).await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(_)) | Err(_) => Err(overloaded),
+        }
+    }
+}

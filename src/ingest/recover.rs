@@ -1,0 +1,111 @@
+//! Start: journals are replayed behind what their databases cover, the rest is sealed or goes on.
+
+use std::sync::Arc;
+
+use crate::journal::{self, Journal, JournalConfig, RealDisk, RecordHeader};
+use crate::model::UnixNanos;
+use crate::store::{Partition, Store};
+
+use super::retry_window::{Known, WINDOW};
+use super::{Exported, Ingest, IngestConfig, StartError, payload};
+
+/// What the writer and the sealer begin with.
+pub(super) struct Recovered {
+    /// Takes everything from now on.
+    pub(super) partition: Arc<Partition>,
+    pub(super) journal: Journal,
+    /// Older partitions whose sealing was interrupted.
+    pub(super) to_seal: Vec<Arc<Partition>>,
+}
+
+pub(super) fn recover(ingest: &Ingest, store: &Arc<Store>) -> Result<Recovered, StartError> {
+    let mut last_sequence = store.partitions().iter().filter_map(|p| p.manifest()).map(|m| m.last_sequence).max();
+    let mut to_seal = store.unsealed();
+    let mut segment_no = 0;
+    for (at, partition) in to_seal.iter().enumerate() {
+        let (sequence, segment) = replay(ingest, store, partition)?;
+        last_sequence = last_sequence.max(Some(sequence));
+        segment_no = segment;
+        if at + 1 < to_seal.len()
+            && let Some(frozen) = store.freeze(partition)
+        {
+            let _done = store.checkpoint(&frozen)?;
+        }
+    }
+    let partition = if let Some(active) = to_seal.pop() {
+        active
+    } else {
+        segment_no = 0;
+        store.start_partition()?
+    };
+    let journal = open_journal(&ingest.config, &partition, segment_no, last_sequence.unwrap_or(0) + 1);
+    Ok(Recovered { partition, journal, to_seal })
+}
+
+/// A journal that goes on in `partition` behind segment `segment_no`.
+pub(super) fn open_journal(
+    config: &IngestConfig,
+    partition: &Partition,
+    segment_no: u64,
+    next_sequence: u64,
+) -> Journal {
+    let config = JournalConfig {
+        dir: partition.journal_dir(),
+        segment_bytes: config.journal_segment_bytes,
+        durability: config.durability,
+    };
+    Journal::new(config, Box::new(RealDisk), segment_no, next_sequence)
+}
+
+/// Returns the last sequence of the partition and the number of its newest segment.
+fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Result<(u64, u64), StartError> {
+    let covered = store.open_partition(partition)?.covered_sequence();
+    let remembered_since = ingest.clock.now().saturating_sub(WINDOW);
+    let mut spans = 0;
+    let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
+        let (kept, rejected) = match payload {
+            Some(payload) => {
+                let (batch, rejected) = payload::decode(payload)?;
+                let kept = batch.spans.len() as u64;
+                store.push([(header.sequence, header.arrived_unix_nano, Arc::new(batch))]);
+                let (head_spans, head_bytes) = store.head_size();
+                if (ingest.config.checkpoint_spans <= head_spans || ingest.config.checkpoint_bytes <= head_bytes)
+                    && let Some(frozen) = store.freeze(partition)
+                {
+                    let _done = store.checkpoint(&frozen)?;
+                }
+                spans += kept;
+                (kept, rejected)
+            }
+            None => (0, 0),
+        };
+        if remembered_since <= header.arrived_unix_nano {
+            remember(ingest, header, header.arrived_unix_nano, kept, rejected);
+        }
+        Ok(())
+    };
+    let found = journal::recover(&partition.journal_dir(), &RealDisk, covered, &mut visit)?;
+    ingest.counters.spans_replayed.add(spans);
+    ingest.counters.journal_damaged.add(found.damaged.len() as u64);
+    for damage in &found.damaged {
+        tracing::error!(
+            path = %damage.path.display(), start = damage.start, end = damage.end,
+            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
+        );
+    }
+    tracing::info!(
+        partition = partition.name(),
+        records = found.records,
+        covered,
+        spans,
+        torn_bytes = found.torn_bytes,
+        "journal replayed"
+    );
+    Ok((found.last_sequence.max(covered), found.last_segment_no))
+}
+
+fn remember(ingest: &Ingest, header: &RecordHeader, arrived: UnixNanos, spans: u64, rejected: u64) {
+    let message = (0 < rejected).then(|| format!("rejected {rejected} of {} spans when first sent", spans + rejected));
+    let exported = Exported { rejected_spans: rejected, message };
+    ingest.shared.window.lock().insert(header.body_hash, arrived, Known { spans, exported });
+}

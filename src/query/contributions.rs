@@ -1,0 +1,228 @@
+//! Everything that counts toward one question: slots of blocks, roll-ups of sealed partitions, rows of the head.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::block::ServiceCount;
+use crate::latency::{Bucket, Histogram, Resolution, Slot, SlotLatency, counting_instant, cover};
+use crate::model::{DurationNanos, SeriesKey, TimeRange, UNKNOWN_SERVICE, UnixNanos, is_service_entry};
+use crate::store::{EachSlot, HeadPart, Manifest, OpenPartition, RollupWindow, Snapshot, StoreError};
+
+use super::{Coverage, PercentileQuestion, Query, QueryError, quarantine_coverage};
+
+/// Length of a day in nanoseconds: the coarsest slot.
+const DAY: u64 = 86_400_000_000_000;
+
+/// What was found for one question.
+#[derive(Debug)]
+pub(super) struct Contributions {
+    pub(super) stored: Vec<Stored>,
+    pub(super) head: Vec<HeadRow>,
+    pub(super) heads: Vec<HeadPart>,
+    pub(super) opens: Vec<(Arc<OpenPartition>, u64)>,
+    pub(super) wanted: Wanted,
+    pub(super) service_is_known: bool,
+    pub(super) coverage: Coverage,
+}
+
+/// One slot of one series.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// Which of `opens`.
+    pub(super) open: usize,
+    /// The block it comes from; `None` for a roll-up.
+    pub(super) block_no: Option<u64>,
+    /// The instants it counts.
+    pub(super) slot: TimeRange,
+    pub(super) latency: SlotLatency,
+}
+
+/// One span of the head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadRow {
+    pub(super) head: usize,
+    pub(super) batch: usize,
+    pub(super) row: u32,
+    pub(super) latency: DurationNanos,
+}
+
+/// Which series count.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    service: String,
+    namespace: Option<String>,
+    range: TimeRange,
+}
+
+impl Wanted {
+    fn names(&self, namespace: &str, service: &str) -> bool {
+        self.service == service && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+    }
+
+    /// Whether spans of this series count toward the service's latency.
+    pub(super) fn takes(&self, key: &SeriesKey<'_>) -> bool {
+        key.entry && self.names(&key.namespace, &key.service)
+    }
+
+    /// Whether spans counted at this instant are asked for.
+    pub(super) fn counts(&self, at: UnixNanos) -> bool {
+        self.range.contains(at)
+    }
+
+    fn among(&self, services: &[ServiceCount]) -> bool {
+        services.iter().any(|count| self.names(&count.namespace, &count.service))
+    }
+
+    /// The smallest run of series that holds all that count.
+    fn series(&self, series: &[SeriesKey<'_>]) -> Range<u32> {
+        let mut taken = (0..).zip(series).filter(|(_, key)| self.takes(key)).map(|(number, _)| number);
+        let Some(first) = taken.next() else { return 0..0 };
+        first..taken.last().unwrap_or(first) + 1
+    }
+}
+
+impl Contributions {
+    pub(super) fn collect(
+        query: &Query,
+        snapshot: &Snapshot,
+        question: &PercentileQuestion,
+        range: TimeRange,
+    ) -> Result<Self, QueryError> {
+        let wanted = Wanted { service: question.service.clone(), namespace: question.namespace.clone(), range };
+        let mut found = Self {
+            stored: Vec::new(),
+            head: Vec::new(),
+            heads: snapshot.heads.clone(),
+            opens: Vec::new(),
+            wanted,
+            service_is_known: false,
+            coverage: quarantine_coverage(snapshot),
+        };
+        for (partition, visible) in &snapshot.partitions {
+            let manifest = partition.manifest();
+            if let Some(manifest) = &manifest {
+                found.service_is_known |= found.wanted.among(&manifest.services);
+                if !manifest.meets(range) || !found.wanted.among(&manifest.services) {
+                    continue;
+                }
+            }
+            let read = query.store()?.open_partition(partition).and_then(|open| {
+                found.opens.push((Arc::clone(&open), *visible));
+                match &manifest {
+                    Some(manifest) => found.add_rollups(&open, manifest),
+                    None => found.add_blocks(&open, *visible),
+                }
+            });
+            if let Err(error) = read {
+                query.unreadable(&mut found.coverage, &format!("partition {}", partition.name()), &error);
+            }
+        }
+        found.add_heads();
+        Ok(found)
+    }
+
+    /// All of it in one histogram.
+    pub(super) fn add_to(&self, histogram: &mut Histogram) {
+        for stored in &self.stored {
+            histogram.add(&stored.latency.histogram);
+        }
+        for row in &self.head {
+            histogram.record(row.latency);
+        }
+    }
+
+    fn add_blocks(&mut self, open: &OpenPartition, visible: u64) -> Result<(), StoreError> {
+        for (block_no, block) in open.blocks(visible) {
+            let Some(block) = block else {
+                self.coverage.missing(format!("block {block_no} is damaged"));
+                continue;
+            };
+            let summary = block.summary();
+            self.service_is_known |= self.wanted.among(&summary.services);
+            let (min, max) = (summary.min_start, summary.max_start);
+            let (min, max) = (counting_instant(min, summary.horizon), counting_instant(max, summary.horizon));
+            if !self.wanted.range.meets(min, max) || !self.wanted.among(&summary.services) {
+                continue;
+            }
+            let keys = open.series(block_no)?;
+            let series = self.wanted.series(&keys);
+            let range = self.wanted.range;
+            let slots = Resolution::TenSeconds.slot_of(range.start)..Resolution::TenSeconds.slot_of(range.end);
+            self.add_slots(&keys, Resolution::TenSeconds, Some(block_no), |each| {
+                open.block_slots(block_no, series, slots, each)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn add_rollups(&mut self, open: &OpenPartition, manifest: &Manifest) -> Result<(), StoreError> {
+        let keys = open.rollup_series()?;
+        let series = self.wanted.series(&keys);
+        // Clipped to the days of the partition, so that "all time" is not a million empty slots.
+        let start = self.wanted.range.start.max(UnixNanos(manifest.min_time.0 / DAY * DAY));
+        let end = UnixNanos((manifest.max_time.0 / DAY).saturating_add(1).saturating_mul(DAY));
+        let range = TimeRange { start, end: self.wanted.range.end.min(end) };
+        for (resolution, slots) in cover(range) {
+            let last = Slot(slots.end.0.saturating_sub(1));
+            let (first, last) = (RollupWindow::of(resolution, slots.start), RollupWindow::of(resolution, last));
+            for window in first.window..=last.window {
+                let table = open.rollup(RollupWindow { resolution, window });
+                self.add_slots(&keys, resolution, None, |each| table.read(series.clone(), slots.clone(), each))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the slots that `read` gives, of the series that count.
+    fn add_slots(
+        &mut self,
+        keys: &[SeriesKey<'_>],
+        resolution: Resolution,
+        block_no: Option<u64>,
+        read: impl FnOnce(EachSlot<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let open = self.opens.len().saturating_sub(1);
+        let (wanted, stored) = (&self.wanted, &mut self.stored);
+        read(&mut |series, slot, latency| {
+            let slot = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
+            if keys.get(series as usize).is_some_and(|key| wanted.takes(key)) {
+                stored.push(Stored { open, block_no, slot, latency: std::mem::take(latency) });
+            }
+        })
+    }
+
+    /// The head has no histograms: its rows are looked at, each span once.
+    fn add_heads(&mut self) {
+        let mut seen = HashSet::new();
+        let heads = self.heads.clone();
+        for (head_no, head) in heads.iter().enumerate() {
+            for (batch_no, batch) in head.batches.iter().enumerate() {
+                let of_service: Vec<bool> = (batch.scopes.iter())
+                    .map(|scope| batch.resources.get(scope.resource as usize).copied().unwrap_or_default())
+                    .map(|resource| {
+                        let name = batch.text_lossy(resource.service);
+                        let name = if name.is_empty() { UNKNOWN_SERVICE.into() } else { name };
+                        self.wanted.names(&batch.text_lossy(resource.namespace), &name)
+                    })
+                    .collect();
+                for (row, span) in (0..).zip(&batch.spans) {
+                    if !of_service.get(span.scope as usize).copied().unwrap_or(false) {
+                        continue;
+                    }
+                    self.service_is_known = true;
+                    let at = counting_instant(span.start_time_unix_nano, head.horizon);
+                    let Some(latency) = span.latency() else { continue };
+                    if self.wanted.range.contains(at) && is_service_entry(batch, span) && seen.insert(span.key()) {
+                        self.head.push(HeadRow { head: head_no, batch: batch_no, row, latency });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stored slots that counted something in `bucket`.
+    pub(super) fn slots_with(&self, bucket: Bucket) -> impl Iterator<Item = &Stored> {
+        self.stored.iter().filter(move |stored| stored.latency.histogram.contains(bucket))
+    }
+}

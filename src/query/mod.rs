@@ -1,0 +1,156 @@
+//! Questions and their answers. Plain synchronous code over a snapshot of the store; doors in `api` turn it into
+//! protocols. Every answer says what it covers and what is missing.
+
+mod contributions;
+mod exemplars;
+mod percentile;
+mod services;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::sync::{Arc, OnceLock};
+
+use crate::clock::Clock;
+use crate::model::{TimeRange, UnixNanos};
+use crate::store::{Snapshot, Store, StoreError};
+use crate::telemetry::Counters;
+
+pub use crate::latency::{Quantile, QuantileOutOfRange};
+pub use exemplars::ExemplarAnswer;
+pub use percentile::{PercentileAnswer, PercentileQuestion, QuantileRow};
+pub use services::ServiceRow;
+pub use trace::TraceAnswer;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The store is being opened or replayed.
+    #[error("starting: the store is being opened; try again in a moment")]
+    Starting,
+    /// No span of such a service is stored.
+    #[error("no service {service:?} is stored{}", nearest_hint(nearest))]
+    UnknownService {
+        /// As asked.
+        service: String,
+        /// Stored names that look alike, best first.
+        nearest: Vec<String>,
+    },
+    /// A quantile that is none.
+    #[error(transparent)]
+    Quantile(#[from] QuantileOutOfRange),
+    /// An empty or reversed window.
+    #[error("the window is empty: end {end} is not after start {start} (unix ns)")]
+    EmptyWindow {
+        /// As asked.
+        start: u64,
+        /// As asked.
+        end: u64,
+    },
+    /// A bug of ours ended the question.
+    #[error("the question could not be answered because of an internal error; it is in the log")]
+    Failed,
+    /// The store failed in a way that leaves nothing to answer.
+    #[error("the store could not answer")]
+    Store(#[from] StoreError),
+}
+
+fn nearest_hint(nearest: &[String]) -> String {
+    if nearest.is_empty() { "; none are stored yet".to_owned() } else { format!("; known are {}", nearest.join(", ")) }
+}
+
+/// What an answer speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// What is missing, one sentence each; empty when nothing is.
+    pub reasons: Vec<String>,
+}
+
+impl Coverage {
+    /// Nothing is missing.
+    pub fn is_complete(&self) -> bool {
+        self.reasons.is_empty()
+    }
+
+    fn missing(&mut self, reason: String) {
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
+    }
+}
+
+/// Answers questions. Exists before the store is open, so that sockets can answer while it is being opened.
+#[derive(Debug)]
+pub struct Query {
+    store: OnceLock<Arc<Store>>,
+    clock: Clock,
+    counters: Arc<Counters>,
+}
+
+/// Sizes for `/spandrel/v1/status`, `/ready` and `/metrics`.
+#[derive(Clone, Debug, Default)]
+pub struct StoreStatus {
+    /// Spans in no block yet.
+    pub spans_in_memory: u64,
+    /// Bytes of all partitions.
+    pub disk_bytes: u64,
+    /// Name, whether sealed, and blocks of each partition, oldest first.
+    pub partitions: Vec<(String, bool, u64)>,
+    /// Names in `quarantine/`.
+    pub quarantined: Vec<String>,
+}
+
+impl Query {
+    /// Without a store every question is answered `Starting`.
+    pub fn new(clock: Clock, counters: Arc<Counters>) -> Self {
+        Self { store: OnceLock::new(), clock, counters }
+    }
+
+    /// Opens the door. A second call changes nothing.
+    pub fn attach(&self, store: Arc<Store>) {
+        let _only_the_first = self.store.set(store);
+    }
+
+    /// The time against which relative times are meant.
+    pub fn now(&self) -> UnixNanos {
+        self.clock.now()
+    }
+
+    /// Sizes of the store.
+    ///
+    /// # Errors
+    /// `Starting`.
+    pub fn status(&self) -> Result<StoreStatus, QueryError> {
+        let store = self.store()?;
+        Ok(StoreStatus {
+            spans_in_memory: store.spans_in_memory(),
+            disk_bytes: store.disk_bytes(),
+            partitions: store.partitions().iter().map(|p| (p.name(), p.manifest().is_some(), p.n_blocks())).collect(),
+            quarantined: store.quarantined(),
+        })
+    }
+
+    fn store(&self) -> Result<&Arc<Store>, QueryError> {
+        self.store.get().ok_or(QueryError::Starting)
+    }
+
+    /// Notes a partition or block that could not be read.
+    fn unreadable(&self, coverage: &mut Coverage, what: &str, error: &StoreError) {
+        self.counters.damaged_reads.add(1);
+        tracing::error!(what, error = error as &dyn std::error::Error, "left out of an answer");
+        coverage.missing(format!("{what} could not be read"));
+    }
+}
+
+fn quarantine_coverage(snapshot: &Snapshot) -> Coverage {
+    let reasons = snapshot.quarantined.iter().map(|name| format!("{name} is in quarantine")).collect();
+    Coverage { reasons }
+}
+
+/// The window widened to whole slots, which is what histograms can answer.
+fn whole_slots(range: TimeRange) -> TimeRange {
+    let slot = crate::limits::SLOT_SECS * 1_000_000_000;
+    let end = range.end.0.div_ceil(slot).saturating_mul(slot);
+    TimeRange { start: UnixNanos(range.start.0 / slot * slot), end: UnixNanos(end) }
+}

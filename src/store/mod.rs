@@ -1,0 +1,303 @@
+//! The store: a head in memory, partitions on disk, nothing between them that could disagree.
+//!
+//! ```text
+//! data/LOCK FORMAT
+//! data/partitions/20261123T100000Z-000001/store/    sled
+//!                                         journal/  until sealed (written by `ingest`, not by this module)
+//!                                         SEALED    written last
+//! data/quarantine/..                                what would not open; never deleted
+//! ```
+//!
+//! A span is either in the head or in a block, never in both and never in neither: a `Snapshot` is taken under one
+//! lock. Deliberately absent: decoding, the journal, threads, async.
+
+mod checkpoint;
+mod engine;
+mod files;
+mod head;
+mod manifest;
+mod partition;
+mod retention;
+mod rollup;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::block::BlockError;
+use crate::clock::Clock;
+use crate::model::{DurationNanos, SpanBatch, UnixNanos};
+use crate::telemetry::Counters;
+
+pub use checkpoint::Checkpointed;
+pub use engine::BlockSections;
+pub use head::{FrozenHead, HeadPart};
+pub use manifest::Manifest;
+pub use partition::{EachSlot, OpenPartition, Partition};
+pub use rollup::{RollupTable, RollupWindow};
+
+use files::DirLock;
+use head::Head;
+
+/// Settings of the store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Root of everything on disk.
+    pub data_dir: PathBuf,
+    /// sled's cache per open partition, in bytes.
+    pub cache_bytes: u64,
+    /// Sealed partitions held open at once; at least 1.
+    pub open_partitions_max: usize,
+    /// Spans older than this are dropped with their partition; `None` keeps them until the disk budget is used up.
+    pub retention: Option<DurationNanos>,
+    /// Bytes of all partitions together above which the oldest ones are dropped.
+    pub disk_bytes_max: u64,
+}
+
+/// What the store cannot do, and who can help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process holds the directory.
+    #[error("{path} is in use by process {pid}; stop it or pass a different --data-dir")]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Its process id as it wrote it down; "unknown" when it did not.
+        pid: String,
+    },
+    /// The directory was written by another version.
+    #[error("{path} has format {found:?}, this program reads {known:?}; use the version that wrote it")]
+    UnknownFormat {
+        /// The FORMAT file.
+        path: PathBuf,
+        /// Its content.
+        found: String,
+        /// Ours.
+        known: &'static str,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The embedded database failed; its own error type stays inside this module.
+    #[error("the storage engine of {path} failed")]
+    Engine {
+        /// The partition.
+        path: PathBuf,
+        /// What it said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A page is missing or its checksum is wrong; it is not served.
+    #[error("{path} holds a damaged page ({what}); restore the partition from a backup")]
+    Damaged {
+        /// The partition.
+        path: PathBuf,
+        /// Which page, and how it was seen.
+        what: String,
+    },
+    /// A block could not be built or read.
+    #[error("block {block_no} of {path}")]
+    Block {
+        /// The partition.
+        path: PathBuf,
+        /// The block.
+        block_no: u64,
+        /// Why.
+        source: BlockError,
+    },
+    /// Latency slots could not be read.
+    #[error("latency slots of {path}")]
+    Latency {
+        /// The partition.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A partition does not hold what its blocks say.
+    #[error("{path} failed verification: {what}; its journal is kept")]
+    Unverified {
+        /// The partition.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// The store of one data directory. Shared by the writer thread, the sealer and all queries.
+#[derive(Debug)]
+pub struct Store {
+    config: StoreConfig,
+    clock: Clock,
+    counters: Arc<Counters>,
+    state: RwLock<State>,
+    /// Sealed partitions that are open, least recently used first.
+    open_sealed: Mutex<Vec<Arc<Partition>>>,
+    _lock: DirLock,
+}
+
+#[derive(Debug)]
+struct State {
+    /// All partitions, oldest first. The last one is active, once there is one.
+    partitions: Vec<Arc<Partition>>,
+    head: Head,
+    /// Heads on their way into a block, oldest first.
+    frozen: Vec<Arc<FrozenHead>>,
+    quarantined: Vec<String>,
+}
+
+/// What one question sees: every acknowledged span, each in exactly one place.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Spans that are in no block yet, oldest first.
+    pub heads: Vec<HeadPart>,
+    /// Partitions, oldest first, each with the number of its blocks that belong to this snapshot.
+    pub partitions: Vec<(Arc<Partition>, u64)>,
+    /// Partitions that could not be opened: their spans are missing.
+    pub quarantined: Vec<String>,
+}
+
+impl Store {
+    /// Opens or creates a data directory and opens its unsealed partitions.
+    ///
+    /// A partition whose database will not open is moved to `quarantine/`; an unsealed one is made anew, empty, to be
+    /// filled from its journal.
+    ///
+    /// # Errors
+    /// `Locked`, `UnknownFormat`, or `File` for a directory that cannot be used.
+    pub fn open(config: StoreConfig, clock: Clock, counters: Arc<Counters>) -> Result<Self, StoreError> {
+        files::create_dir(&config.data_dir)?;
+        let lock = DirLock::acquire(&config.data_dir)?;
+        files::check_format(&config.data_dir)?;
+        let partitions_dir = config.data_dir.join("partitions");
+        files::create_dir(&partitions_dir)?;
+        retention::finish_drops(&partitions_dir)?;
+        let mut partitions = Vec::new();
+        let mut quarantined = files::entry_names(&config.data_dir.join("quarantine"));
+        for name in files::entry_names(&partitions_dir) {
+            let Some(partition) = Partition::at(&partitions_dir.join(&name)) else { continue };
+            if let Some(moved) = partition.prepare(&config, &counters)? {
+                quarantined.push(moved);
+            }
+            if partition.exists() {
+                partitions.push(Arc::new(partition));
+            }
+        }
+        partitions.sort_by_key(|partition| partition.seq());
+        let state = State { partitions, head: Head::default(), frozen: Vec::new(), quarantined };
+        Ok(Self {
+            config,
+            clock,
+            counters,
+            state: RwLock::new(state),
+            open_sealed: Mutex::new(Vec::new()),
+            _lock: lock,
+        })
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// Partitions that are not sealed, oldest first.
+    pub fn unsealed(&self) -> Vec<Arc<Partition>> {
+        self.state.read().partitions.iter().filter(|partition| partition.manifest().is_none()).cloned().collect()
+    }
+
+    /// All partitions, oldest first.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.state.read().partitions.clone()
+    }
+
+    /// Starts a new partition, which takes everything that is frozen from now on. The head must be empty or frozen.
+    ///
+    /// # Errors
+    /// `File` or `Engine` when it cannot be created.
+    pub fn start_partition(&self) -> Result<Arc<Partition>, StoreError> {
+        let last = self.state.read().partitions.last().map_or(0, |partition| partition.seq());
+        let partition = Arc::new(Partition::create(&self.config, last + 1, self.clock.now())?);
+        self.state.write().partitions.push(Arc::clone(&partition));
+        Ok(partition)
+    }
+
+    /// Makes acknowledged batches visible to every question that is asked from now on.
+    pub fn push(&self, batches: impl IntoIterator<Item = (u64, UnixNanos, Arc<SpanBatch>)>) {
+        let mut state = self.state.write();
+        for (sequence, arrived, batch) in batches {
+            state.head.push(sequence, arrived, batch);
+        }
+    }
+
+    /// Spans and bytes of the head, not counting what is frozen.
+    pub fn head_size(&self) -> (u64, usize) {
+        let state = self.state.read();
+        (state.head.spans(), state.head.memory_bytes())
+    }
+
+    /// Spans that are in no block yet.
+    pub fn spans_in_memory(&self) -> u64 {
+        let state = self.state.read();
+        state.head.spans() + state.frozen.iter().map(|frozen| frozen.part.spans).sum::<u64>()
+    }
+
+    /// Closes the head for its block in `partition`; a new one begins. `None` when it is empty.
+    pub fn freeze(&self, partition: &Arc<Partition>) -> Option<Arc<FrozenHead>> {
+        let mut state = self.state.write();
+        let part = state.head.take()?;
+        let frozen = Arc::new(FrozenHead { partition: Arc::clone(partition), part });
+        state.frozen.push(Arc::clone(&frozen));
+        Some(frozen)
+    }
+
+    /// Everything that is stored, as of now. Cost: a few reference counts per batch of the head.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state.read();
+        let mut heads: Vec<HeadPart> = state.frozen.iter().map(|frozen| frozen.part.clone()).collect();
+        heads.extend(state.head.part());
+        let partitions =
+            state.partitions.iter().map(|partition| (Arc::clone(partition), partition.visible_blocks())).collect();
+        Snapshot { heads, partitions, quarantined: state.quarantined.clone() }
+    }
+
+    /// The blocks of a partition, opened if need be. Sealed ones are kept open in a small least-recently-used list.
+    ///
+    /// # Errors
+    /// `Engine` or `Damaged`; the caller answers without this partition and says so.
+    pub fn open_partition(&self, partition: &Arc<Partition>) -> Result<Arc<OpenPartition>, StoreError> {
+        let open = partition.open(&self.config)?;
+        if partition.manifest().is_some() {
+            let mut recent = self.open_sealed.lock();
+            recent.retain(|known| known.seq() != partition.seq());
+            recent.push(Arc::clone(partition));
+            while self.config.open_partitions_max < recent.len() {
+                recent.remove(0).close();
+            }
+        }
+        Ok(open)
+    }
+
+    /// Bytes on disk of all partitions. Cost: one look at every file.
+    pub fn disk_bytes(&self) -> u64 {
+        self.partitions().iter().map(|partition| files::tree_bytes(partition.dir())).sum()
+    }
+
+    /// Names of what was moved to `quarantine/`.
+    pub fn quarantined(&self) -> Vec<String> {
+        self.state.read().quarantined.clone()
+    }
+
+    fn partition_error(partition: &Path, source: std::io::Error, action: &'static str) -> StoreError {
+        StoreError::File { action, path: partition.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,229 @@
+//! Roll-ups of a partition: its latency slots merged over all blocks, at 10 s and four coarser resolutions, with series
+//! numbered for the whole partition. Built once, when the partition is sealed.
+//!
+//! One table holds the slots of one window, so that a question about the edge of a window reads little:
+//! table number = resolution:1 | window:7 (BE), window = slot / slots per table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
+use crate::model::{SeriesKey, SpanKind, SpanStatus};
+
+use super::engine::{Batch, Kind};
+use super::{EachSlot, OpenPartition, StoreError};
+
+const SECTION_SLOTS: u16 = 0;
+const SECTION_SERIES: u16 = 1;
+/// The table under which the partition's series are kept.
+const SERIES_TABLE: u64 = u64::MAX;
+
+/// One table of roll-ups: a resolution and which of its windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RollupWindow {
+    /// Length of a slot.
+    pub resolution: Resolution,
+    /// Slot number / slots per table.
+    pub window: u64,
+}
+
+/// A roll-up table of an open partition.
+#[derive(Debug)]
+pub struct RollupTable<'a> {
+    open: &'a OpenPartition,
+    window: RollupWindow,
+}
+
+impl RollupWindow {
+    /// The table that holds `slot`.
+    pub fn of(resolution: Resolution, slot: Slot) -> Self {
+        Self { resolution, window: slot.0 / slots_per_table(resolution) }
+    }
+
+    /// The slots it holds.
+    pub fn slots(self) -> Range<Slot> {
+        let n = slots_per_table(self.resolution);
+        Slot(self.window * n)..Slot((self.window + 1).saturating_mul(n))
+    }
+
+    pub(super) fn from_table_no(table_no: u64) -> Option<Self> {
+        let resolution = Resolution::from_code(u8::try_from(table_no >> 56).ok()?)?;
+        Some(Self { resolution, window: table_no & 0x00ff_ffff_ffff_ffff })
+    }
+
+    fn table_no(self) -> u64 {
+        (u64::from(self.resolution as u8) << 56) | (self.window & 0x00ff_ffff_ffff_ffff)
+    }
+}
+
+/// Ten minutes of 10 s slots, an hour of minutes, a day of ten minutes, a month of hours, all days.
+fn slots_per_table(resolution: Resolution) -> u64 {
+    match resolution {
+        Resolution::TenSeconds | Resolution::Minute => 60,
+        Resolution::TenMinutes => 144,
+        Resolution::Hour => 720,
+        Resolution::Day => 4_000,
+    }
+}
+
+const COARSER: [Resolution; 4] = [Resolution::Minute, Resolution::TenMinutes, Resolution::Hour, Resolution::Day];
+
+impl OpenPartition {
+    /// The series of the roll-ups, in order, so that those of one service are neighbours. Empty before sealing.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn rollup_series(&self) -> Result<Vec<SeriesKey<'static>>, StoreError> {
+        let bytes = self.engine.read_all(Kind::Rollup, SERIES_TABLE, SECTION_SERIES)?;
+        decode_series(&bytes).ok_or_else(|| StoreError::Damaged {
+            path: self.engine.path().to_path_buf(),
+            what: "series of the roll-ups".to_owned(),
+        })
+    }
+
+    /// A roll-up table; it reads as empty when the partition has no spans in that window.
+    pub fn rollup(&self, window: RollupWindow) -> RollupTable<'_> {
+        RollupTable { open: self, window }
+    }
+
+    /// Builds all roll-ups from the slots of the blocks. Memory: the slots of ten minutes, and of an hour at a minute's
+    /// resolution, and so on.
+    pub(super) fn write_rollups(&self) -> Result<(), StoreError> {
+        let series = self.all_series()?;
+        let numbers: BTreeMap<&SeriesKey<'static>, u32> = series.iter().zip(0..).collect();
+        let mut numbering = Vec::new();
+        for (block_no, block) in self.blocks(u64::MAX) {
+            if block.is_none() {
+                continue;
+            }
+            let own = self.series(block_no)?;
+            let mapped: Vec<u32> = own.iter().map(|key| numbers.get(key).copied().unwrap_or(u32::MAX)).collect();
+            numbering.push((block_no, mapped, self.windows_of(block_no)?));
+        }
+        let windows: BTreeSet<RollupWindow> = numbering.iter().flat_map(|(_, _, windows)| windows).copied().collect();
+        let mut coarser = Coarser::default();
+        for window in windows {
+            let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
+            for (block_no, mapped, windows) in &numbering {
+                if !windows.contains(&window) {
+                    continue;
+                }
+                self.block_slots(*block_no, 0..u32::MAX, window.slots(), &mut |series, slot, latency| {
+                    let number = mapped.get(series as usize).copied().unwrap_or(u32::MAX);
+                    builder.add(number, slot, latency);
+                    coarser.add(number, slot, latency);
+                })?;
+            }
+            self.write_table(window, builder)?;
+            coarser.write_before(window, self)?;
+        }
+        coarser.write_all(self)?;
+        let mut batch = Batch::default();
+        batch.put_section(Kind::Rollup, SERIES_TABLE, SECTION_SERIES, &encode_series(&series));
+        self.engine.apply(batch)
+    }
+
+    fn write_table(&self, window: RollupWindow, builder: SlotTableBuilder) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        let path = || self.engine.path().to_path_buf();
+        let table =
+            builder.finish().map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })?;
+        batch.put_section(Kind::Rollup, window.table_no(), SECTION_SLOTS, &table);
+        self.engine.apply(batch)
+    }
+
+    fn all_series(&self) -> Result<Vec<SeriesKey<'static>>, StoreError> {
+        let mut all = BTreeSet::new();
+        for (block_no, block) in self.blocks(u64::MAX) {
+            if block.is_some() {
+                all.extend(self.series(block_no)?);
+            }
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    fn windows_of(&self, block_no: u64) -> Result<BTreeSet<RollupWindow>, StoreError> {
+        let mut windows = BTreeSet::new();
+        self.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |_, slot, _| {
+            let _seen = windows.insert(RollupWindow::of(Resolution::TenSeconds, slot));
+        })?;
+        Ok(windows)
+    }
+}
+
+impl RollupTable<'_> {
+    /// Reads the slots of the given series.
+    ///
+    /// # Errors
+    /// `Latency` or `Damaged`.
+    pub fn read(&self, series: Range<u32>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
+        self.open.slots((Kind::Rollup, self.window.table_no(), SECTION_SLOTS), series, slots, each)
+    }
+}
+
+/// Tables of the coarser resolutions that are still growing. Fine windows come in order, so a coarse table is complete
+/// once a fine one behind it begins.
+#[derive(Debug, Default)]
+struct Coarser(BTreeMap<RollupWindow, SlotTableBuilder>);
+
+impl Coarser {
+    fn add(&mut self, series: u32, slot: Slot, latency: &SlotLatency) {
+        for resolution in COARSER {
+            let slot = resolution.slot_of(Resolution::TenSeconds.start_of(slot));
+            let window = RollupWindow::of(resolution, slot);
+            let table = self.0.entry(window).or_insert_with(|| SlotTableBuilder::new(resolution));
+            table.add(series, slot, latency);
+        }
+    }
+
+    fn write_before(&mut self, fine: RollupWindow, open: &OpenPartition) -> Result<(), StoreError> {
+        let at = Resolution::TenSeconds.start_of(Slot(fine.window * slots_per_table(fine.resolution)));
+        let complete: Vec<RollupWindow> = self
+            .0
+            .keys()
+            .filter(|window| window.window < RollupWindow::of(window.resolution, window.resolution.slot_of(at)).window)
+            .copied()
+            .collect();
+        for window in complete {
+            if let Some(builder) = self.0.remove(&window) {
+                open.write_table(window, builder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_all(self, open: &OpenPartition) -> Result<(), StoreError> {
+        self.0.into_iter().try_for_each(|(window, builder)| open.write_table(window, builder))
+    }
+}
+
+/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1.
+fn encode_series(series: &[SeriesKey<'static>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for key in series {
+        for text in [&key.namespace, &key.service, &key.span_name] {
+            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry)]);
+    }
+    bytes
+}
+
+fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
+    let mut series = Vec::new();
+    while !bytes.is_empty() {
+        let mut text = || {
+            let (len, rest) = bytes.split_first_chunk::<4>()?;
+            let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+            bytes = rest;
+            String::from_utf8(text.to_vec()).ok()
+        };
+        let (namespace, service, span_name) = (text()?.into(), text()?.into(), text()?.into());
+        let ([kind, status, entry], rest) = bytes.split_first_chunk::<3>()?;
+        bytes = rest;
+        let (kind, status) = (SpanKind::from(i32::from(*kind)), SpanStatus::from(i32::from(*status)));
+        series.push(SeriesKey { namespace, service, span_name, kind, status, entry: *entry == 1 });
+    }
+    Some(series)
+}

@@ -1,0 +1,150 @@
+//! Sealing: the partition is completed, made durable, opened again and compared with itself; only then may its journal
+//! go. Every step can be repeated after a crash.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::block::ServiceCount;
+use crate::latency::{Resolution, Slot, counting_instant};
+use crate::model::{SeriesKey, UnixNanos};
+
+use super::manifest::hash_files;
+use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files};
+
+/// Count and exact sum of the latencies in one slot of one series.
+type Tally = HashMap<(SeriesKey<'static>, Slot), (u64, u128)>;
+
+impl Store {
+    /// Seals a partition that nothing is written to any more: all its spans are in blocks.
+    ///
+    /// # Errors
+    /// `Unverified` when what was read back differs, `Engine` or `File` when the disk refuses. The journal is then kept
+    /// and sealing may be tried again.
+    pub fn seal(&self, partition: &Arc<Partition>) -> Result<Arc<Manifest>, StoreError> {
+        let path = partition.dir().to_path_buf();
+        partition.open(&self.config)?.write_rollups()?;
+        self.close_for_sealing(partition)?;
+        files::sync_tree(&partition.store_dir())?;
+        let mut manifest = verify(&*partition.open(&self.config)?, partition)?;
+        self.close_for_sealing(partition)?;
+        files::sync_tree(&partition.store_dir())?;
+        if !files::entry_names(&partition.store_dir().join("blobs")).is_empty() {
+            return Err(StoreError::Unverified { path, what: "sled moved values out of its log".to_owned() });
+        }
+        manifest.files = hash_files(partition.dir(), &partition.store_dir())?;
+        files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
+        partition.set_manifest(manifest.clone());
+        files::remove_tree(&partition.journal_dir())?;
+        self.counters.partitions_sealed.add(1);
+        Ok(Arc::new(manifest))
+    }
+
+    /// Questions hold a partition open for milliseconds: one more look is nearly always enough.
+    fn close_for_sealing(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
+        let (_never, quiet) = std::sync::mpsc::channel::<()>();
+        for _ in 0..200 {
+            if partition.close_alone() {
+                return Ok(());
+            }
+            let _timeout = quiet.recv_timeout(std::time::Duration::from_millis(50));
+        }
+        let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "a query holds it open");
+        Err(Self::partition_error(partition.dir(), busy, "close"))
+    }
+}
+
+/// Every page's checksum, every count, and the histograms against a recount of the spans.
+fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
+    let differs = |what: String| StoreError::Unverified { path: partition.dir().to_path_buf(), what };
+    let _pages = open.engine.verify_pages()?;
+    let checkpoint = open.checkpoint();
+    let mut manifest = Manifest {
+        blocks: checkpoint.blocks,
+        last_sequence: checkpoint.sequence,
+        min_time: UnixNanos(u64::MAX),
+        ..Manifest::default()
+    };
+    for (block_no, block) in open.blocks(u64::MAX) {
+        let block = block.ok_or_else(|| differs(format!("the header of block {block_no} is damaged")))?;
+        let summary = block.summary();
+        manifest.spans += u64::from(summary.spans);
+        let counted_from = counting_instant(summary.min_start, summary.horizon);
+        manifest.min_time = manifest.min_time.min(counted_from).min(summary.min_index_time);
+        manifest.max_time = manifest.max_time.max(summary.max_start).max(summary.max_index_time);
+    }
+    manifest.services = merge_services(open);
+    if manifest.spans != checkpoint.spans {
+        return Err(differs(format!("blocks hold {} spans, {} were written", manifest.spans, checkpoint.spans)));
+    }
+    let (recount, rollups) = (recount(open)?, tally_rollups(open)?);
+    if recount != rollups {
+        return Err(differs(format!("{} slots recounted, {} in the roll-ups differ", recount.len(), rollups.len())));
+    }
+    Ok(manifest)
+}
+
+/// Spans per service over all blocks, sorted.
+fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
+    let mut services: BTreeMap<(String, String), ServiceCount> = BTreeMap::new();
+    for block in open.blocks(u64::MAX).into_iter().filter_map(|(_, block)| block) {
+        for count in &block.summary().services {
+            let key = (count.namespace.clone(), count.service.clone());
+            let merged = services.entry(key).or_insert_with(|| ServiceCount { spans: 0, ..count.clone() });
+            merged.spans += count.spans;
+            merged.last_seen = merged.last_seen.max(count.last_seen);
+            merged.max_latency = merged.max_latency.max(count.max_latency);
+        }
+    }
+    services.into_values().collect()
+}
+
+/// Counts and sums from the columns.
+fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
+    let mut tally = Tally::new();
+    for (block_no, block) in open.blocks(u64::MAX) {
+        let Some(block) = block else { continue };
+        let series = open.series(block_no)?;
+        let horizon = block.summary().horizon;
+        let mut by_number: HashMap<(u32, Slot), (u64, u128)> = HashMap::new();
+        open.scan_latency(block_no, &mut |_, number, start, latency| {
+            let slot = Resolution::TenSeconds.slot_of(counting_instant(start, horizon));
+            let (count, sum) = by_number.entry((number, slot)).or_default();
+            *count += 1;
+            *sum += u128::from(latency.0);
+        })?;
+        for ((number, slot), (count, sum)) in by_number {
+            let Some(key) = series.get(number as usize) else { continue };
+            let (all, total) = tally.entry((key.clone(), slot)).or_default();
+            *all += count;
+            *total += sum;
+        }
+    }
+    Ok(tally)
+}
+
+/// The same from the finest roll-ups.
+fn tally_rollups(open: &OpenPartition) -> Result<Tally, StoreError> {
+    let series = open.rollup_series()?;
+    let mut tally = Tally::new();
+    for window in open.rollup_windows(Resolution::TenSeconds)? {
+        open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
+            if let Some(key) = series.get(number as usize) {
+                let (count, sum) = tally.entry((key.clone(), slot)).or_default();
+                *count += latency.histogram.count();
+                *sum += latency.histogram.sum_ns();
+            }
+        })?;
+    }
+    Ok(tally)
+}
+
+impl OpenPartition {
+    /// The roll-up tables of a resolution that exist.
+    ///
+    /// # Errors
+    /// `Engine`.
+    pub fn rollup_windows(&self, resolution: Resolution) -> Result<Vec<RollupWindow>, StoreError> {
+        let ids = self.engine.ids(super::engine::Kind::Rollup)?;
+        Ok(ids.into_iter().filter_map(RollupWindow::from_table_no).filter(|w| w.resolution == resolution).collect())
+    }
+}
