@@ -416,7 +416,7 @@ fn bi_058_bi_059_framing_faults_cost_the_request_outside_and_the_span_inside() {
 
 #[test]
 fn bi_060_to_bi_062_unknown_fields_are_skipped_and_groups_bounded() {
-    let group = |depth: usize| [vec![0xa3, 0x06].repeat(depth), vec![0xa4, 0x06].repeat(depth)].concat();
+    let group = |depth: usize| [[0xa3, 0x06].repeat(depth), [0xa4, 0x06].repeat(depth)].concat();
     let good = encode(&request(vec![good_span(0)]));
     let highest_number = delimited((1 << 29) - 1, &vec![1; 1 << 20]);
     for unknown in [group(1), group(64), highest_number] {
@@ -426,7 +426,7 @@ fn bi_060_to_bi_062_unknown_fields_are_skipped_and_groups_bounded() {
             let (_, _) = check_kept(&[unknown, good_span(900).encode_to_vec()].concat(), &[]);
         }
     }
-    for bad in [group(65), vec![0xa3, 0x06], vec![0xa3, 0x06, 0xac, 0x06], vec![0xa3, 0x06].repeat(1_000_000)] {
+    for bad in [group(65), vec![0xa3, 0x06], vec![0xa3, 0x06, 0xac, 0x06], [0xa3, 0x06].repeat(1_000_000)] {
         assert!(decode([good.clone(), bad].concat(), &options()).is_err());
     }
 }
