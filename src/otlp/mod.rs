@@ -88,7 +88,8 @@ pub fn decode(body: Vec<u8>, options: &DecodeOptions) -> Result<Decoded, Undecod
     decode::run(body, decode::Policy::Check(options))
 }
 
-/// Decodes a request of the journal: the batch of the first time, without the spans refused then.
+/// Decodes a request of the journal: the batch of the first time, without the spans refused then. Times are not judged
+/// again and the element budget does not apply: what was acknowledged comes back, also after a change of settings.
 ///
 /// # Errors
 /// As `decode`; cannot happen for bytes that were decoded once.
