@@ -10,12 +10,16 @@
 //! budget (16 MiB + 8 bytes for each byte of the request) does not cover.
 
 mod attribute;
+mod binary_text;
 mod decode;
 mod encode;
+mod encode_json;
 mod envelope;
+mod json;
 mod outcome;
 mod rewrite;
 mod span;
+mod tempo;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -26,7 +30,10 @@ mod writer;
 use crate::model::{DurationNanos, SpanBatch, UnixNanos};
 
 pub use encode::{Utf8, encode_traces};
+pub use encode_json::{JsonDialect, encode_json, write_resource_spans_json};
+pub use json::{JsonDecoded, json_to_protobuf};
 pub use outcome::{Counters, Rejection, Rejections, Undecodable, Warning, Warnings};
+pub use tempo::for_tempo;
 pub use wire::Fault;
 
 /// What a request is held against.
@@ -81,7 +88,8 @@ pub fn decode(body: Vec<u8>, options: &DecodeOptions) -> Result<Decoded, Undecod
     decode::run(body, decode::Policy::Check(options))
 }
 
-/// Decodes a request of the journal: the batch of the first time, without the spans refused then.
+/// Decodes a request of the journal: the batch of the first time, without the spans refused then. Times are not judged
+/// again and the element budget does not apply: what was acknowledged comes back, also after a change of settings.
 ///
 /// # Errors
 /// As `decode`; cannot happen for bytes that were decoded once.

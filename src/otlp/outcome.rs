@@ -244,8 +244,8 @@ impl Warnings {
         self.key_names.truncate(KEY_NAMES_MAX);
     }
 
-    pub(crate) fn add(&mut self, warning: Warning) {
-        self.counts.add(warning, 1);
+    pub(crate) fn add(&mut self, warning: Warning, n: u32) {
+        self.counts.add(warning, n);
     }
 
     /// Counts an unknown key and remembers its name if it is one of the first.

@@ -345,6 +345,47 @@ fn sd_11_bi_043_to_bi_045_empty_values_and_oneofs() {
 }
 
 #[test]
+fn what_a_rejected_span_had_rewritten_leaves_the_arena() {
+    let state = vec!["key=value"; 1_000].join(",");
+    let span = |id: usize| span_with(|span| (span.trace_state, span.trace_id) = (state.clone(), vec![1; id]));
+    check_rejected(&span(15), Rejection::InvalidTraceId);
+    assert_eq!(decode_among(&span(15)).0.batch.bytes.len(), among_511(&span(15)).len());
+    let (decoded, row) = check_kept(&span(16), &[(Warning::Truncated, 1)]);
+    assert_eq!(decoded.batch.text(row.trace_state), vec!["key=value"; 409].join(",").as_bytes());
+}
+
+#[test]
+fn attributes_events_and_links_may_come_in_any_order() {
+    let entry = |key: &[u8]| delimited(1, key);
+    let span = [
+        delimited(11, &[delimited(3, &entry(b"e1")), delimited(3, &entry(b"e2"))].concat()),
+        delimited(9, &entry(b"a1")),
+        good_span(900).encode_to_vec(),
+        delimited(11, &delimited(3, &entry(b"e3"))),
+        delimited(9, &entry(b"a2")),
+    ];
+    let (decoded, row) = check_kept(&span.concat(), &[]);
+    let keys = |rows| {
+        let keys = decoded.batch.attributes(rows).iter().map(|row| decoded.batch.text_lossy(row.key).into_owned());
+        keys.collect::<Vec<_>>()
+    };
+    assert_eq!(keys(row.attributes), ["a1", "http.route", "a2"]);
+    let events = decoded.batch.events(row.events);
+    assert_eq!(keys(events[0].attributes), ["e1", "e2"]);
+    assert_eq!(keys(events[1].attributes), ["e3"]);
+}
+
+#[test]
+fn sd_27_entity_refs_are_kept_also_when_they_stand_apart() {
+    let reference = |kind: &[u8]| delimited(3, &delimited(2, kind));
+    let attribute = delimited(1, &delimited(1, b"a"));
+    let resource = [reference(b"host"), reference(b"pod"), attribute, reference(b"service")].concat();
+    let batch = decode(delimited(1, &delimited(1, &resource)), &options()).unwrap().batch;
+    let refs = [reference(b"host"), reference(b"pod"), reference(b"service")].concat();
+    assert_eq!(batch.text(batch.resources[0].entity_refs), refs);
+}
+
+#[test]
 fn bi_052_the_largest_values_are_cut_first() {
     let span = span_with(|span| {
         span.attributes = (0..40).map(|n| string_attribute(&format!("k{n}"), &"x".repeat(50 * 1_024))).collect();
@@ -416,7 +457,7 @@ fn bi_058_bi_059_framing_faults_cost_the_request_outside_and_the_span_inside() {
 
 #[test]
 fn bi_060_to_bi_062_unknown_fields_are_skipped_and_groups_bounded() {
-    let group = |depth: usize| [vec![0xa3, 0x06].repeat(depth), vec![0xa4, 0x06].repeat(depth)].concat();
+    let group = |depth: usize| [[0xa3, 0x06].repeat(depth), [0xa4, 0x06].repeat(depth)].concat();
     let good = encode(&request(vec![good_span(0)]));
     let highest_number = delimited((1 << 29) - 1, &vec![1; 1 << 20]);
     for unknown in [group(1), group(64), highest_number] {
@@ -426,7 +467,7 @@ fn bi_060_to_bi_062_unknown_fields_are_skipped_and_groups_bounded() {
             let (_, _) = check_kept(&[unknown, good_span(900).encode_to_vec()].concat(), &[]);
         }
     }
-    for bad in [group(65), vec![0xa3, 0x06], vec![0xa3, 0x06, 0xac, 0x06], vec![0xa3, 0x06].repeat(1_000_000)] {
+    for bad in [group(65), vec![0xa3, 0x06], vec![0xa3, 0x06, 0xac, 0x06], [0xa3, 0x06].repeat(1_000_000)] {
         assert!(decode([good.clone(), bad].concat(), &options()).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_inputs;
 mod roundtrip;
+pub(super) use self::roundtrip::traces;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -11,9 +12,9 @@ use prost::Message as _;
 use super::*;
 
 /// 2026-11-23T12:00:00Z.
-const NOW: UnixNanos = UnixNanos(1_795_435_200_000_000_000);
+pub(super) const NOW: UnixNanos = UnixNanos(1_795_435_200_000_000_000);
 
-fn options() -> DecodeOptions {
+pub(super) fn options() -> DecodeOptions {
     DecodeOptions { now: NOW, retention: Some(DurationNanos::from_secs(86_400)), pad_64bit_trace_ids: false }
 }
 

@@ -99,7 +99,7 @@ prop_compose! {
     }
 }
 
-pub(super) fn traces() -> impl Strategy<Value = TracesData> {
+pub(in crate::otlp) fn traces() -> impl Strategy<Value = TracesData> {
     vec(resource_spans(), 0..3).prop_map(|resource_spans| TracesData { resource_spans })
 }
 

@@ -1,0 +1,344 @@
+//! OTLP/JSON in: translated to OTLP protobuf, so that there is one mapping from the wire to the model only.
+//!
+//! A table of messages (`schema`) drives a loop with an explicit stack. A bad value inside a span makes that span
+//! malformed on the wire, where decoding refuses it alone; anywhere else it costs the request.
+
+mod number;
+mod reader;
+pub(super) mod schema;
+#[cfg(test)]
+mod tests;
+
+use self::reader::{JsonFault, JsonReader, Next};
+use self::schema::{JsonField, Kind, Message, REQUEST};
+use super::binary_text::{read_base64, read_hex};
+use super::outcome::{Undecodable, Warning, Warnings};
+use super::writer::MessageWriter;
+use crate::limits::{ELEMENT_COST_BASE, ELEMENT_COST_PER_BYTE, JSON_DEPTH_MAX};
+
+/// A tag with field number 0: no decoder takes the message around it.
+const MALFORMED: &[u8] = &[0];
+/// An id of a length that no id has.
+const INVALID_ID: &[u8] = &[0];
+
+/// A JSON request as protobuf.
+#[derive(Clone, Debug, Default)]
+pub struct JsonDecoded {
+    /// To be decoded, and kept in the journal, in place of the JSON text.
+    pub protobuf: Vec<u8>,
+    /// To be merged into those of decoding.
+    pub warnings: Warnings,
+}
+
+/// Translates an OTLP/JSON `ExportTraceServiceRequest`. An empty body is an empty request.
+///
+/// Unknown keys are skipped. Cost: O(bytes).
+///
+/// # Errors
+/// When the text is no JSON, no object, or nested beyond `limits::JSON_DEPTH_MAX`; when a value outside every span has
+/// a wrong type; when the element budget is used up.
+pub fn json_to_protobuf(body: &[u8]) -> Result<JsonDecoded, Undecodable> {
+    if body.is_empty() {
+        return Ok(JsonDecoded::default());
+    }
+    let without_bom = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let n_bom = body.len() - without_bom.len();
+    let text = std::str::from_utf8(without_bom).map_err(|error| {
+        let fault = JsonFault { at: error.valid_up_to(), expected: "UTF-8" };
+        undecodable(body, n_bom, fault, false)
+    })?;
+    let cost_max = (ELEMENT_COST_BASE as u64).saturating_add(body.len() as u64 * ELEMENT_COST_PER_BYTE as u64);
+    let mut converter = Converter {
+        reader: JsonReader::new(text),
+        out: MessageWriter::default(),
+        warnings: Warnings::default(),
+        stack: Vec::new(),
+        n_spans: 0,
+        n_spans_open: 0,
+        binary: Vec::new(),
+        cost_left: cost_max,
+    };
+    match converter.request() {
+        Ok(()) => Ok(converter.finish()),
+        Err(Stop::Budget) => Err(Undecodable::TooManyElements { cost_max }),
+        Err(Stop::Fault(fault)) => {
+            let another = fault.expected == END_OF_TEXT && converter.reader.is_at_object();
+            Err(undecodable(body, n_bom, fault, another))
+        }
+    }
+}
+
+/// Expected behind the request.
+const END_OF_TEXT: &str = "the end of the text";
+
+fn undecodable(body: &[u8], n_bom: usize, fault: JsonFault, another_object: bool) -> Undecodable {
+    let byte = fault.at + n_bom;
+    let before = body.get(..byte).unwrap_or(body);
+    let line = before.split(|byte| *byte == b'\n').count();
+    let start = body.get(..16).unwrap_or(body);
+    let hint = if another_object {
+        " (several documents: send one request for each)"
+    } else if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        " (this looks like UTF-16: send UTF-8)"
+    } else if start.iter().any(|byte| *byte < b'\t') {
+        " (this looks like protobuf: declare Content-Type application/x-protobuf)"
+    } else {
+        ""
+    };
+    Undecodable::Json { line, byte, expected: fault.expected, hint }
+}
+
+/// Why translating stopped.
+#[derive(Debug)]
+enum Stop {
+    Fault(JsonFault),
+    Budget,
+}
+
+impl From<JsonFault> for Stop {
+    fn from(fault: JsonFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// An object or array that is open.
+#[derive(Debug)]
+struct Frame {
+    inside: Inside,
+    /// No member or element was read yet.
+    first: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Inside {
+    Object(&'static Message),
+    Messages { number: u32, message: &'static Message },
+    Texts { number: u32 },
+}
+
+struct Converter<'a> {
+    reader: JsonReader<'a>,
+    out: MessageWriter,
+    warnings: Warnings,
+    stack: Vec<Frame>,
+    n_spans: u64,
+    /// 1 inside a span, else 0.
+    n_spans_open: u32,
+    /// Bytes of an id or a base64 value.
+    binary: Vec<u8>,
+    cost_left: u64,
+}
+
+impl Converter<'_> {
+    fn request(&mut self) -> Result<(), Stop> {
+        const REQUEST_OBJECT: &str = "an object with resourceSpans";
+        let fault = JsonFault { at: self.reader.at(), expected: REQUEST_OBJECT };
+        if self.reader.next().ok() != Some(Next::Object) {
+            return Err(fault.into());
+        }
+        self.push(Inside::Object(&REQUEST))?;
+        while let Some(frame) = self.stack.last_mut() {
+            match frame.inside {
+                Inside::Object(message) => {
+                    let Some(key) = self.reader.key(&mut frame.first)? else {
+                        self.leave_message(message);
+                        continue;
+                    };
+                    if let Some(field) = message.fields.iter().find(|field| field.key == key) {
+                        self.member(field)?;
+                        continue;
+                    }
+                    if message.knows_in_snake_case(key) {
+                        self.warnings.unknown_key(key);
+                    }
+                    self.reader.skip(self.stack.len())?;
+                }
+                Inside::Messages { number, message } => {
+                    if self.reader.element(&mut frame.first)? {
+                        self.element(number, message)?;
+                    } else {
+                        let _left = self.stack.pop();
+                    }
+                }
+                Inside::Texts { number } => {
+                    if self.reader.element(&mut frame.first)? {
+                        self.text(number)?;
+                    } else {
+                        let _left = self.stack.pop();
+                    }
+                }
+            }
+        }
+        if self.reader.is_at_end() {
+            return Ok(());
+        }
+        Err(JsonFault { at: self.reader.at(), expected: END_OF_TEXT }.into())
+    }
+
+    fn finish(mut self) -> JsonDecoded {
+        self.warnings.add(Warning::InvalidUtf8, self.reader.n_replaced);
+        if self.n_spans == 0 && 0 < self.warnings.count(Warning::UnknownKeys) {
+            self.warnings.add(Warning::NoSpans, 1);
+        }
+        JsonDecoded { protobuf: self.out.finish(), warnings: self.warnings }
+    }
+
+    fn push(&mut self, inside: Inside) -> Result<(), Stop> {
+        if JSON_DEPTH_MAX <= self.stack.len() {
+            let expected = "at most 10000 objects and arrays inside each other";
+            return Err(JsonFault { at: self.reader.at(), expected }.into());
+        }
+        self.reader.enter();
+        self.stack.push(Frame { inside, first: true });
+        Ok(())
+    }
+
+    fn enter_message(&mut self, number: u32, message: &'static Message) -> Result<(), Stop> {
+        self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+        self.push(Inside::Object(message))?;
+        self.out.open(number);
+        if message.is_span {
+            self.n_spans += 1;
+            self.n_spans_open += 1;
+        }
+        Ok(())
+    }
+
+    fn leave_message(&mut self, message: &'static Message) {
+        let _left = self.stack.pop();
+        self.out.close();
+        if message.is_span {
+            self.n_spans_open -= 1;
+        }
+    }
+
+    /// One value of a repeated message.
+    fn element(&mut self, number: u32, message: &'static Message) -> Result<(), Stop> {
+        match self.reader.next()? {
+            Next::Object => self.enter_message(number, message),
+            Next::Null => {
+                self.reader.null()?;
+                self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+                self.out.bytes(number, &[]);
+                Ok(())
+            }
+            Next::Array | Next::String | Next::Number | Next::Bool => {
+                let at = self.reader.at();
+                self.reader.skip(self.stack.len())?;
+                if message.is_span {
+                    self.n_spans += 1;
+                    self.out.bytes(number, MALFORMED);
+                    return Ok(());
+                }
+                self.bad_value(at, "an object")
+            }
+        }
+    }
+
+    /// One value of a repeated string.
+    fn text(&mut self, number: u32) -> Result<(), Stop> {
+        let at = self.reader.at();
+        if self.reader.next()? == Next::String {
+            let text = self.reader.string()?;
+            self.out.bytes(number, text.as_bytes());
+            return Ok(());
+        }
+        self.reader.skip(self.stack.len())?;
+        self.bad_value(at, "a string")
+    }
+
+    /// The value of a known key.
+    fn member(&mut self, field: &'static JsonField) -> Result<(), Stop> {
+        let next = self.reader.next()?;
+        let at = self.reader.at();
+        let expected = match (field.kind, next) {
+            (_, Next::Null) => return Ok(self.reader.null()?),
+            (Kind::Message(message), Next::Object) => return self.enter_message(field.number, message),
+            (Kind::Messages(message), Next::Array) => {
+                return self.push(Inside::Messages { number: field.number, message });
+            }
+            (Kind::Texts, Next::Array) => return self.push(Inside::Texts { number: field.number }),
+            (Kind::Id | Kind::Text | Kind::Base64, Next::String) => return self.string(field),
+            (Kind::Bool, Next::Bool) => {
+                let value = self.reader.bool()?;
+                self.out.varint(field.number, u64::from(value));
+                return Ok(());
+            }
+            (Kind::Enum(names), Next::String) => return self.enum_name(field.number, names),
+            (
+                Kind::Enum(_) | Kind::Int64 | Kind::Int32 | Kind::Uint32 | Kind::Fixed64 | Kind::Fixed32 | Kind::Double,
+                Next::Number | Next::String,
+            ) => return self.number(field, next),
+            (Kind::Message(_), _) => "an object",
+            (Kind::Messages(_) | Kind::Texts, _) => "an array",
+            (Kind::Id | Kind::Text | Kind::Base64, _) => "a string",
+            (Kind::Bool, _) => "true or false",
+            (_, Next::Object | Next::Array | Next::Bool) => "a number",
+        };
+        self.reader.skip(self.stack.len())?;
+        self.bad_value(at, expected)
+    }
+
+    fn string(&mut self, field: &JsonField) -> Result<(), Stop> {
+        let text = self.reader.string()?;
+        match field.kind {
+            Kind::Id => {
+                let id = if read_hex(text, &mut self.binary) { self.binary.as_slice() } else { INVALID_ID };
+                self.out.bytes(field.number, id);
+            }
+            Kind::Base64 => {
+                if !read_base64(text, &mut self.binary) {
+                    self.binary.clear();
+                    self.warnings.add(Warning::BadBase64, 1);
+                }
+                self.out.bytes(field.number, &self.binary);
+            }
+            _ => self.out.bytes(field.number, text.as_bytes()),
+        }
+        Ok(())
+    }
+
+    fn enum_name(&mut self, number: u32, names: &[&str]) -> Result<(), Stop> {
+        let name = self.reader.string()?;
+        let value = names.iter().position(|known| *known == name).unwrap_or_default();
+        self.out.varint(number, value as u64);
+        self.warnings.add(Warning::EnumName, 1);
+        Ok(())
+    }
+
+    fn number(&mut self, field: &JsonField, next: Next) -> Result<(), Stop> {
+        let at = self.reader.at();
+        let text = if next == Next::String { self.reader.string()? } else { self.reader.number()? };
+        let out = &mut self.out;
+        let written = match field.kind {
+            Kind::Double => number::double(text).map(|value| out.fixed64(field.number, value.to_bits())),
+            Kind::Fixed64 => whole(text).map(|value: u64| out.fixed64(field.number, value)),
+            Kind::Fixed32 => whole(text).map(|value: u32| out.fixed32(field.number, value)),
+            Kind::Uint32 => whole(text).map(|value: u32| out.varint(field.number, u64::from(value))),
+            Kind::Int64 => whole(text).map(|value: i64| out.varint(field.number, value.cast_unsigned())),
+            Kind::Int32 | Kind::Enum(_) => {
+                whole(text).map(|value: i32| out.varint(field.number, i64::from(value).cast_unsigned()))
+            }
+            Kind::Id | Kind::Text | Kind::Base64 | Kind::Bool | Kind::Message(_) | Kind::Messages(_) | Kind::Texts => {
+                None
+            }
+        };
+        if written.is_some() {
+            return Ok(());
+        }
+        self.bad_value(at, "a number in the range of its field")
+    }
+
+    /// A value that was read and does not fit: costs the span around it, or else the request.
+    fn bad_value(&mut self, at: usize, expected: &'static str) -> Result<(), Stop> {
+        if self.n_spans_open == 0 {
+            return Err(JsonFault { at, expected }.into());
+        }
+        self.out.raw(MALFORMED);
+        Ok(())
+    }
+}
+
+fn whole<T: TryFrom<i128>>(text: &str) -> Option<T> {
+    number::integer(text)?.try_into().ok()
+}
