@@ -59,7 +59,7 @@ enum Given<'a> {
 /// span to span.
 pub(super) fn shop(n: usize, seed: u64) -> Vec<SpanBatch> {
     let mut dice = Dice::new(seed);
-    let mut batches: Vec<SpanBatch> = (0..20).map(|service| service_batch(service)).collect();
+    let mut batches: Vec<SpanBatch> = (0..20).map(service_batch).collect();
     let mut made = 0;
     let mut now = 1_790_000_000_000_000_000;
     while made < n {
@@ -134,7 +134,7 @@ fn shop_span(batch: &mut SpanBatch, service: u64, dice: &mut Dice) -> Span {
     let name = text(batch, &format!("{method} {route}"));
     Span {
         name,
-        kind: if operation % 2 == 0 { 2 } else { 3 },
+        kind: if operation.is_multiple_of(2) { 2 } else { 3 },
         status_code: if failed { 2 } else { 0 },
         flags: 0x101,
         attributes: rows,

@@ -116,13 +116,12 @@ impl<'a> Reader<'a> {
 /// Appends `raw_len | packed_len | bytes`: one zstd frame, or the bytes as they are with `packed_len` 0.
 pub(crate) fn put_blob(out: &mut Vec<u8>, raw: &[u8], packer: &mut Packer) {
     put_varint(out, raw.len() as u64);
-    match packer.pack(raw) {
-        Some(packed) => put_text(out, packed),
-        None => {
-            put_varint(out, 0);
-            out.extend_from_slice(raw);
-        }
+    if let Some(frame) = packer.pack(raw) {
+        put_text(out, frame);
+        return;
     }
+    put_varint(out, 0);
+    out.extend_from_slice(raw);
 }
 
 /// A zstd compressor that is made once and used for many blobs.

@@ -31,7 +31,7 @@ struct Dictionary<'a> {
     given_up: bool,
 }
 
-impl<'a> Column<'a> {
+impl Column<'_> {
     pub(super) fn new(kind: Kind) -> Self {
         Self {
             kind,
@@ -53,16 +53,15 @@ impl<'a> Column<'a> {
             Kind::Raw => out.extend_from_slice(&self.raw),
             Kind::Ints if something => put_ints(out, &self.numbers, packer),
             Kind::Numbers if something => put_numbers(out, &self.numbers, contexts, packer),
-            Kind::Texts if something => match self.dictionary.codes(&self.texts) {
-                Some(codes) => {
+            Kind::Texts if something => {
+                if let Some(codes) = self.dictionary.codes(&self.texts) {
                     out.push(TEXTS_CODED);
                     put_codes(out, &codes, self.dictionary.entries.len(), contexts, packer);
-                }
-                None => {
+                } else {
                     out.push(TEXTS_PLAIN);
                     put_texts(out, &self.texts, packer);
                 }
-            },
+            }
             Kind::Ints | Kind::Numbers | Kind::Texts => {}
         }
         self.numbers.clear();

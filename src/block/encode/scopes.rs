@@ -34,15 +34,15 @@ impl Table {
 
 /// Resources and scopes of a block.
 pub(super) struct Scopes {
-    resources: Table,
-    scopes: Table,
+    resource_table: Table,
+    scope_table: Table,
     /// Per batch and row of its scopes, the row here; scopes that do not exist share the slot behind the last.
     known: Vec<Vec<Option<u32>>>,
 }
 
 impl Scopes {
     pub(super) fn new(n_batches: usize) -> Self {
-        Self { resources: Table::default(), scopes: Table::default(), known: vec![Vec::new(); n_batches] }
+        Self { resource_table: Table::default(), scope_table: Table::default(), known: vec![Vec::new(); n_batches] }
     }
 
     /// The row of a batch's scope. The content is looked at once per batch and scope.
@@ -62,13 +62,13 @@ impl Scopes {
     }
 
     pub(super) fn n_scopes(&self) -> usize {
-        self.scopes.rows.len()
+        self.scope_table.rows.len()
     }
 
     pub(super) fn encode(&self, packer: &mut Packer) -> Vec<u8> {
         let mut raw = Vec::new();
-        self.resources.encode(&mut raw);
-        self.scopes.encode(&mut raw);
+        self.resource_table.encode(&mut raw);
+        self.scope_table.encode(&mut raw);
         let mut out = Vec::new();
         put_blob(&mut out, &raw, packer);
         out
@@ -83,7 +83,7 @@ impl Scopes {
         }
         put_varint(&mut content, u64::from(resource.dropped_attributes_count));
         put_attributes(&mut content, batch, resource.attributes);
-        let resource = self.resources.row(content);
+        let resource = self.resource_table.row(content);
 
         let mut content = Vec::new();
         put_varint(&mut content, u64::from(resource));
@@ -92,7 +92,7 @@ impl Scopes {
         }
         put_varint(&mut content, u64::from(scope.dropped_attributes_count));
         put_attributes(&mut content, batch, scope.attributes);
-        self.scopes.row(content)
+        self.scope_table.row(content)
     }
 }
 
