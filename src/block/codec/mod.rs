@@ -1,0 +1,20 @@
+//! How columns become bytes: varints and compressed blobs, bit runs, numbers, texts, and prediction by context.
+//!
+//! Nothing here knows spans. Every reader takes the number of values from its caller, checks it against the bytes that
+//! are there before it allocates, and never panics on damaged input.
+
+mod bits;
+mod bytes;
+mod codes;
+mod ints;
+mod numbers;
+mod texts;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text, put_varint, unzigzag, zigzag};
+pub(crate) use codes::{Contexts, RowIds, put_codes, read_codes};
+pub(crate) use ints::{Ints, put_ints};
+pub(crate) use numbers::{put_numbers, read_numbers};
+pub(crate) use texts::{Texts, put_texts};

@@ -1,0 +1,178 @@
+//! One row group while it is read: its chunks, and the columns that others depend on.
+
+use super::super::codec::{Contexts, Ints, Malformed, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers};
+use super::super::columns::{self as column, ColumnId, contexts_of};
+use super::super::encode::{TEXTS_CODED, TEXTS_PLAIN};
+use super::super::error::BlockError;
+use super::super::header::{Chunk, Header};
+use super::super::{SectionId, Sections};
+use crate::model::TraceId;
+
+/// Rows of one trace that follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) trace_id: TraceId,
+    /// Row in the group.
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+/// The chunks of a row group that were asked for.
+pub(super) struct Group<'a> {
+    header: &'a Header,
+    sections: &'a dyn Sections,
+    number: usize,
+    pub(super) n_rows: usize,
+    /// Offset in the section, and bytes from there on.
+    fetched: Vec<(u32, Vec<u8>)>,
+    unpacker: Unpacker,
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(header: &'a Header, sections: &'a dyn Sections, number: usize) -> Self {
+        let n_rows = header.group_rows(number);
+        Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker: Unpacker::new() }
+    }
+
+    fn section(&self) -> SectionId {
+        SectionId::of_group(self.number)
+    }
+
+    /// The error for chunks of this group.
+    pub(super) fn damaged(&self, malformed: Malformed) -> BlockError {
+        malformed.in_section(self.section())
+    }
+
+    /// Reads the chunks of these columns; neighbours in one piece.
+    pub(super) fn fetch(&mut self, wanted: impl Fn(ColumnId) -> bool) -> Result<(), BlockError> {
+        let chunks = self.header.groups.get(self.number).map(Vec::as_slice).unwrap_or_default();
+        let neighbours = chunks.chunk_by(|a, b| wanted(a.column) == wanted(b.column));
+        for run in neighbours.filter(|run| run.first().is_some_and(|chunk| wanted(chunk.column))) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let range = first.offset..last.offset.saturating_add(last.len);
+            self.fetched.push((first.offset, self.sections.read(self.section(), range)?));
+        }
+        Ok(())
+    }
+
+    /// Bytes of known length; a column without a chunk has none.
+    pub(super) fn raw(&self, column: ColumnId) -> Result<&[u8], BlockError> {
+        match self.header.chunk(self.number, column) {
+            Some(chunk) => bytes_of(&self.fetched, chunk).map_err(|malformed| self.damaged(malformed)),
+            None => Ok(&[]),
+        }
+    }
+
+    pub(super) fn ints(&mut self, column: ColumnId, n: usize) -> Result<Ints, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Ints::Constant(0)) };
+        let bytes = bytes_of(&self.fetched, chunk);
+        let ints = bytes.and_then(|bytes| Ints::read(&mut Reader::new(bytes), n, &mut self.unpacker));
+        ints.map_err(|malformed| self.damaged(malformed))
+    }
+
+    pub(super) fn numbers(&mut self, column: ColumnId, n: usize, contexts: Contexts<'_>) -> Result<Ints, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Ints::Constant(0)) };
+        let contexts = contexts_of(column, contexts);
+        let bytes = bytes_of(&self.fetched, chunk);
+        let numbers = bytes.and_then(|bytes| read_numbers(&mut Reader::new(bytes), n, &contexts, &mut self.unpacker));
+        numbers.map_err(|malformed| self.damaged(malformed))
+    }
+
+    pub(super) fn texts(&mut self, column: ColumnId, n: usize, contexts: Contexts<'_>) -> Result<Texts, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Texts::Empty) };
+        let bytes = bytes_of(&self.fetched, chunk).map_err(|malformed| self.damaged(malformed))?;
+        let mut reader = Reader::new(bytes);
+        match reader.u8() {
+            Ok(TEXTS_PLAIN) => {
+                Texts::read(&mut reader, n, &mut self.unpacker).map_err(|malformed| self.damaged(malformed))
+            }
+            Ok(TEXTS_CODED) => {
+                let (dictionary, n_entries) = read_dictionary(self.header, self.sections, column, &mut self.unpacker)?;
+                let codes = read_codes(&mut reader, n, n_entries, &contexts, &mut self.unpacker);
+                let codes = codes.map_err(|malformed| self.damaged(malformed))?;
+                Ok(Texts::Coded { codes, dictionary: Box::new(dictionary), n_entries })
+            }
+            _ => Err(self.damaged(Malformed("unknown form of a text column"))),
+        }
+    }
+
+    /// The runs of the group's rows; all of them together are all rows.
+    pub(super) fn runs(&self) -> Result<Vec<Run>, BlockError> {
+        let read = |bytes| {
+            let mut reader = Reader::new(bytes);
+            let (mut runs, mut start) = (Vec::new(), 0);
+            while !reader.is_empty() {
+                let len = reader.varint_u32()? as usize;
+                if len == 0 || self.n_rows - start < len {
+                    return Err(Malformed("runs of traces pass the last row"));
+                }
+                runs.push(Run { trace_id: TraceId(reader.array()?), start, len });
+                start += len;
+            }
+            if start == self.n_rows { Ok(runs) } else { Err(Malformed("runs of traces miss rows")) }
+        };
+        read(self.raw(column::TRACE)?).map_err(|malformed| self.damaged(malformed))
+    }
+
+    /// Start time of each row.
+    pub(super) fn starts(&mut self, runs: &[Run]) -> Result<Vec<u64>, BlockError> {
+        let firsts = self.ints(column::TRACE_START, runs.len())?;
+        let deltas = self.ints(column::START_DELTA, self.n_rows.saturating_sub(runs.len()))?;
+        let mut starts = Vec::with_capacity(self.n_rows);
+        let mut delta_idx = 0;
+        for (run_idx, run) in runs.iter().enumerate() {
+            let mut start = firsts.get(run_idx);
+            starts.push(start);
+            for _ in 1..run.len {
+                start = start.wrapping_add(deltas.get(delta_idx));
+                delta_idx += 1;
+                starts.push(start);
+            }
+        }
+        Ok(starts)
+    }
+
+    /// An id per row, all of them below `n`.
+    pub(super) fn ids(&mut self, column: ColumnId, n: u32, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
+        let ids = self.numbers(column, self.n_rows, contexts)?;
+        let id = |row| u32::try_from(ids.get(row)).ok().filter(|id| *id < n);
+        let ids: Option<Vec<u32>> = (0..self.n_rows).map(id).collect();
+        ids.ok_or_else(|| self.damaged(Malformed("a row names a series or scope that does not exist")))
+    }
+
+    /// Series of each row.
+    pub(super) fn series(&mut self, run_of_row: &[u32]) -> Result<Vec<u32>, BlockError> {
+        let traces = RowIds { ids: run_of_row, n: run_of_row.len() };
+        self.ids(column::SERIES, self.header.n_series, Contexts { traces, ..Contexts::NONE })
+    }
+}
+
+/// The run of each row.
+pub(super) fn run_of_row(runs: &[Run]) -> Vec<u32> {
+    (0..).zip(runs).flat_map(|(number, run)| std::iter::repeat_n(number, run.len)).collect()
+}
+
+fn bytes_of(fetched: &[(u32, Vec<u8>)], chunk: Chunk) -> Result<&[u8], Malformed> {
+    let holds = |(offset, bytes): &&(u32, Vec<u8>)| {
+        *offset <= chunk.offset && (chunk.offset - offset) as usize + chunk.len as usize <= bytes.len()
+    };
+    let (offset, bytes) = fetched.iter().find(holds).ok_or(Malformed("a chunk was not read in full"))?;
+    let start = (chunk.offset - offset) as usize;
+    bytes.get(start..start + chunk.len as usize).ok_or(Malformed("a chunk was not read in full"))
+}
+
+/// A column's dictionary and its number of entries.
+fn read_dictionary(
+    header: &Header,
+    sections: &dyn Sections,
+    column: ColumnId,
+    unpacker: &mut Unpacker,
+) -> Result<(Texts, usize), BlockError> {
+    let damaged = |malformed: Malformed| malformed.in_section(SectionId::DICTIONARIES);
+    let entry = header.dictionary(column).ok_or(damaged(Malformed("a column's dictionary is missing")))?;
+    let range = entry.chunk.offset..entry.chunk.offset.saturating_add(entry.chunk.len);
+    let bytes = sections.read(SectionId::DICTIONARIES, range)?;
+    let n_entries = entry.n_entries as usize;
+    let texts = Texts::read(&mut Reader::new(&bytes), n_entries, unpacker).map_err(damaged)?;
+    Ok((texts, n_entries))
+}

@@ -1,0 +1,382 @@
+//! Spans put together again from their columns.
+
+use super::super::Sections;
+use super::super::codec::{Contexts, Ints, Malformed, RowIds, Texts, unzigzag};
+use super::super::columns::{self as column, ColumnId, GROUP_ITEMS_MAX, RARE_NUMBERS};
+use super::super::error::BlockError;
+use super::super::header::Header;
+use super::attributes::{AttributeColumns, ShapeLists, range_of, write_text};
+use super::group::{Group, Run, run_of_row};
+use super::tables::{ScopeCopier, Shapes, Tables, n_rows, push_text};
+use crate::model::{Event, Link, Rows, SeriesKey, Span, SpanBatch, SpanId, Text, TraceId, UnixNanos};
+
+/// Collects spans of one block into an answer.
+pub(super) struct SpanReader<'a> {
+    header: &'a Header,
+    sections: &'a dyn Sections,
+    shapes: &'a Shapes<'a>,
+    scopes: ScopeCopier<'a>,
+    series: Vec<SeriesKey<'static>>,
+    /// Names of series and keys of attributes that the answer has already.
+    names: Vec<Option<Text>>,
+    keys: Vec<Option<Text>>,
+    out: SpanBatch,
+}
+
+/// The columns of a row group that every span needs.
+struct Fixed {
+    runs: Vec<Run>,
+    run_of_row: Vec<u32>,
+    starts: Vec<u64>,
+    series: Vec<u32>,
+    scopes: Vec<u32>,
+    durations: Ints,
+    flags: Ints,
+    span_ids: Vec<u8>,
+    parents: Ints,
+    raw_parents: Vec<u8>,
+    /// Rows with a parent in `raw_parents`.
+    raw_parent_rows: Vec<u16>,
+    trace_states: Texts,
+    status_messages: Texts,
+    dropped: [Ints; 3],
+    exceptions: Exceptions,
+    events: Events,
+    links: Links,
+}
+
+/// Names, kinds and status codes that differ from the series, with their rows.
+struct Exceptions {
+    name_rows: Vec<u16>,
+    names: Texts,
+    kind_rows: Vec<u16>,
+    kinds: Ints,
+    status_rows: Vec<u16>,
+    statuses: Ints,
+}
+
+struct Events {
+    times: Ints,
+    names: Texts,
+    dropped: Ints,
+}
+
+struct Links {
+    trace_ids: Vec<u8>,
+    span_ids: Vec<u8>,
+    trace_states: Texts,
+    dropped: Ints,
+    flags: Ints,
+}
+
+impl<'a> SpanReader<'a> {
+    pub(super) fn new(
+        header: &'a Header,
+        sections: &'a dyn Sections,
+        tables: &'a Tables,
+        shapes: &'a Shapes<'a>,
+    ) -> Result<Self, BlockError> {
+        let series = tables.series(header.n_series)?;
+        let (names, keys) = (vec![None; series.len()], vec![None; shapes.attributes.len()]);
+        let scopes = ScopeCopier::new(tables.scopes()?);
+        Ok(Self { header, sections, shapes, scopes, series, names, keys, out: SpanBatch::default() })
+    }
+
+    pub(super) fn finish(self) -> SpanBatch {
+        self.out
+    }
+
+    /// Appends the spans of ascending rows of a group.
+    pub(super) fn read_group(&mut self, number: usize, rows: &[usize]) -> Result<(), BlockError> {
+        let mut group = Group::new(self.header, self.sections, number);
+        group.fetch(|column| column < RARE_NUMBERS)?;
+        let (fixed, lists) = read_fixed(&mut group, self.header)?;
+        let contexts = fixed.contexts(self.header);
+        let mut attributes = AttributeColumns::read(&mut group, rows, self.shapes, &lists, contexts)?;
+        for row in rows {
+            self.read_span(*row, &fixed, &lists, &mut attributes).map_err(|error| match error {
+                ReadError::Malformed(malformed) => group.damaged(malformed),
+                ReadError::Block(error) => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read_span(
+        &mut self,
+        row: usize,
+        fixed: &Fixed,
+        lists: &ShapeLists,
+        attributes: &mut AttributeColumns<'_>,
+    ) -> Result<(), ReadError> {
+        const MISSING: Malformed = Malformed("a row has no id or series");
+        let owner = u16::try_from(row).unwrap_or(u16::MAX);
+        let run = fixed.run_of_row.get(row).and_then(|run| fixed.runs.get(*run as usize)).ok_or(MISSING)?;
+        let start = fixed.starts.get(row).copied().ok_or(MISSING)?;
+        let series_row = fixed.series.get(row).copied().ok_or(MISSING)?;
+        let scope = fixed.scopes.get(row).copied().ok_or(MISSING)?;
+        let (kind, status_code) =
+            fixed.exceptions.numbers(self.series.get(series_row as usize).ok_or(MISSING)?, owner)?;
+        let [dropped_attributes, dropped_events, dropped_links] = &fixed.dropped;
+        let mut span = Span {
+            trace_id: run.trace_id,
+            span_id: fixed.span_id(row)?,
+            parent_span_id: fixed.parent(row)?,
+            start_time_unix_nano: UnixNanos(start),
+            end_time_unix_nano: UnixNanos(start.wrapping_add(fixed.durations.get(row))),
+            flags: narrow(&fixed.flags, row)?,
+            kind,
+            status_code,
+            scope: self.scopes.copy(scope, &mut self.out)?,
+            name: self.name(series_row, fixed, owner)?,
+            trace_state: write_text(&fixed.trace_states, row, &mut self.out)?,
+            status_message: write_text(&fixed.status_messages, row, &mut self.out)?,
+            dropped_attributes_count: narrow(dropped_attributes, row)?,
+            dropped_events_count: narrow(dropped_events, row)?,
+            dropped_links_count: narrow(dropped_links, row)?,
+            ..Span::default()
+        };
+        span.attributes = attributes.copy(owner, lists.spans.index(row), &mut self.keys, &mut self.out)?;
+        span.events = self.read_events(row, start, fixed, lists, attributes)?;
+        span.links = self.read_links(row, fixed, lists, attributes)?;
+        self.out.spans.push(span);
+        Ok(())
+    }
+
+    /// The raw name of an exception, else the series' own, which the answer holds once.
+    fn name(&mut self, series: u32, fixed: &Fixed, owner: u16) -> Result<Text, BlockError> {
+        if let Ok(exception) = fixed.exceptions.name_rows.binary_search(&owner) {
+            return write_text(&fixed.exceptions.names, exception, &mut self.out);
+        }
+        let at = series as usize;
+        if let Some(known) = self.names.get(at).copied().flatten() {
+            return Ok(known);
+        }
+        let name = self.series.get(at).map(|key| key.span_name.as_bytes()).unwrap_or_default();
+        let name = push_text(&mut self.out, name)?;
+        if let Some(known) = self.names.get_mut(at) {
+            *known = Some(name);
+        }
+        Ok(name)
+    }
+
+    fn read_events(
+        &mut self,
+        row: usize,
+        span_start: u64,
+        fixed: &Fixed,
+        lists: &ShapeLists,
+        attributes: &mut AttributeColumns<'_>,
+    ) -> Result<Rows, ReadError> {
+        let owner = u16::try_from(row).unwrap_or(u16::MAX);
+        let start = n_rows(&self.out.events)?;
+        for event in range_of(&lists.event_ends, row) {
+            let since_start = unzigzag(fixed.events.times.get(event));
+            let copied = Event {
+                time_unix_nano: UnixNanos(span_start.wrapping_add(since_start)),
+                name: write_text(&fixed.events.names, event, &mut self.out)?,
+                attributes: attributes.copy(owner, lists.events.index(event), &mut self.keys, &mut self.out)?,
+                dropped_attributes_count: narrow(&fixed.events.dropped, event)?,
+            };
+            self.out.events.push(copied);
+        }
+        Ok(Rows { start, len: n_rows(&self.out.events)? - start })
+    }
+
+    fn read_links(
+        &mut self,
+        row: usize,
+        fixed: &Fixed,
+        lists: &ShapeLists,
+        attributes: &mut AttributeColumns<'_>,
+    ) -> Result<Rows, ReadError> {
+        const MISSING: Malformed = Malformed("a link has no id");
+        let owner = u16::try_from(row).unwrap_or(u16::MAX);
+        let start = n_rows(&self.out.links)?;
+        for link in range_of(&lists.link_ends, row) {
+            let copied = Link {
+                trace_id: TraceId(nth(&fixed.links.trace_ids, link).ok_or(MISSING)?),
+                span_id: SpanId(nth(&fixed.links.span_ids, link).ok_or(MISSING)?),
+                trace_state: write_text(&fixed.links.trace_states, link, &mut self.out)?,
+                attributes: attributes.copy(owner, lists.links.index(link), &mut self.keys, &mut self.out)?,
+                dropped_attributes_count: narrow(&fixed.links.dropped, link)?,
+                flags: narrow(&fixed.links.flags, link)?,
+            };
+            self.out.links.push(copied);
+        }
+        Ok(Rows { start, len: n_rows(&self.out.links)? - start })
+    }
+}
+
+/// What goes wrong in a row: bytes of the group, or anything that names its section already.
+enum ReadError {
+    Malformed(Malformed),
+    Block(BlockError),
+}
+
+impl From<Malformed> for ReadError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<BlockError> for ReadError {
+    fn from(error: BlockError) -> Self {
+        Self::Block(error)
+    }
+}
+
+impl Fixed {
+    fn contexts(&self, header: &Header) -> Contexts<'_> {
+        Contexts {
+            owners: None,
+            series: RowIds { ids: &self.series, n: header.n_series as usize },
+            scopes: RowIds { ids: &self.scopes, n: header.n_scopes as usize },
+            traces: RowIds { ids: &self.run_of_row, n: self.run_of_row.len() },
+        }
+    }
+
+    fn span_id(&self, row: usize) -> Result<SpanId, Malformed> {
+        nth(&self.span_ids, row).map(SpanId).ok_or(Malformed("a row has no span id"))
+    }
+
+    fn parent(&self, row: usize) -> Result<SpanId, Malformed> {
+        const MISSING: Malformed = Malformed("a parent is missing");
+        match self.parents.get(row) {
+            0 => Ok(SpanId::default()),
+            1 => {
+                let owner = u16::try_from(row).unwrap_or(u16::MAX);
+                let at = self.raw_parent_rows.binary_search(&owner).map_err(|_| MISSING)?;
+                nth(&self.raw_parents, at).map(SpanId).ok_or(MISSING)
+            }
+            code => {
+                let parent = (row as u64).wrapping_sub(unzigzag(code - 2));
+                usize::try_from(parent).ok().and_then(|parent| nth(&self.span_ids, parent)).map(SpanId).ok_or(MISSING)
+            }
+        }
+    }
+}
+
+impl Exceptions {
+    /// Kind and status code of a row.
+    fn numbers(&self, series: &SeriesKey<'_>, owner: u16) -> Result<(i32, i32), Malformed> {
+        let kind = match self.kind_rows.binary_search(&owner) {
+            Ok(at) => narrow(&self.kinds, at)?.cast_signed(),
+            Err(_) => i32::from(series.kind as u8),
+        };
+        let status_code = match self.status_rows.binary_search(&owner) {
+            Ok(at) => narrow(&self.statuses, at)?.cast_signed(),
+            Err(_) => i32::from(series.status as u8),
+        };
+        Ok((kind, status_code))
+    }
+}
+
+fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLists), BlockError> {
+    let n = group.n_rows;
+    let runs = group.runs()?;
+    let run_of_row = run_of_row(&runs);
+    let starts = group.starts(&runs)?;
+    let series = group.series(&run_of_row)?;
+    let known = Contexts {
+        series: RowIds { ids: &series, n: header.n_series as usize },
+        traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
+        ..Contexts::NONE
+    };
+    let scopes = group.ids(column::SCOPE, header.n_scopes, known)?;
+    let rows = Contexts { scopes: RowIds { ids: &scopes, n: header.n_scopes as usize }, ..known };
+    let parents = group.numbers(column::PARENT, n, rows)?;
+    let raw_parent_rows = rows_where(n, |row| parents.get(row) == 1);
+    let (event_ends, event_rows) = items(group, column::EVENT_COUNT, rows)?;
+    let (link_ends, link_rows) = items(group, column::LINK_COUNT, rows)?;
+    let lists = ShapeLists {
+        spans: group.numbers(column::SHAPE, n, rows)?,
+        events: group.numbers(column::EVENT_SHAPE, event_rows.len(), rows.of(&event_rows))?,
+        links: group.numbers(column::LINK_SHAPE, link_rows.len(), rows.of(&link_rows))?,
+        event_ends,
+        link_ends,
+    };
+    let dropped = [column::DROPPED_ATTRIBUTES, column::DROPPED_EVENTS, column::DROPPED_LINKS];
+    let [attributes, events, links] = dropped.map(|column| group.numbers(column, n, rows));
+    let fixed = Fixed {
+        durations: group.ints(column::DURATION, n)?,
+        flags: group.numbers(column::FLAGS, n, rows)?,
+        span_ids: group.raw(column::SPAN_ID)?.to_vec(),
+        raw_parents: group.raw(column::PARENT_RAW)?.to_vec(),
+        trace_states: group.texts(column::TRACE_STATE, n, rows)?,
+        status_messages: group.texts(column::STATUS_MESSAGE, n, rows)?,
+        dropped: [attributes?, events?, links?],
+        exceptions: read_exceptions(group, rows)?,
+        events: read_events(group, rows.of(&event_rows), event_rows.len())?,
+        links: read_links(group, rows.of(&link_rows), link_rows.len())?,
+        parents,
+        raw_parent_rows,
+        starts,
+        scopes,
+        series,
+        run_of_row,
+        runs,
+    };
+    Ok((fixed, lists))
+}
+
+/// Where the events or links of each row end, and the row of each.
+fn items(group: &mut Group<'_>, column: ColumnId, rows: Contexts<'_>) -> Result<(Vec<usize>, Vec<u16>), BlockError> {
+    let counts = group.numbers(column, group.n_rows, rows)?;
+    let (mut ends, mut owners) = (Vec::with_capacity(group.n_rows), Vec::new());
+    for (row, owner) in (0..group.n_rows).zip(0_u16..) {
+        let end = owners.len().saturating_add(counts.index(row));
+        if GROUP_ITEMS_MAX < end {
+            return Err(group.damaged(Malformed("more events or links than a row group holds")));
+        }
+        owners.resize(end, owner);
+        ends.push(end);
+    }
+    Ok((ends, owners))
+}
+
+fn read_exceptions(group: &mut Group<'_>, rows: Contexts<'_>) -> Result<Exceptions, BlockError> {
+    let n = group.n_rows;
+    let exceptions = group.numbers(column::EXCEPTIONS, n, rows)?;
+    let [name_rows, kind_rows, status_rows] = [1, 2, 4].map(|bit| rows_where(n, |row| exceptions.get(row) & bit != 0));
+    Ok(Exceptions {
+        names: group.texts(column::RAW_NAME, name_rows.len(), rows.of(&name_rows))?,
+        kinds: group.numbers(column::RAW_KIND, kind_rows.len(), rows.of(&kind_rows))?,
+        statuses: group.numbers(column::RAW_STATUS, status_rows.len(), rows.of(&status_rows))?,
+        name_rows,
+        kind_rows,
+        status_rows,
+    })
+}
+
+fn read_events(group: &mut Group<'_>, owners: Contexts<'_>, n: usize) -> Result<Events, BlockError> {
+    Ok(Events {
+        times: group.ints(column::EVENT_TIME, n)?,
+        names: group.texts(column::EVENT_NAME, n, owners)?,
+        dropped: group.numbers(column::EVENT_DROPPED, n, owners)?,
+    })
+}
+
+fn read_links(group: &mut Group<'_>, owners: Contexts<'_>, n: usize) -> Result<Links, BlockError> {
+    Ok(Links {
+        trace_ids: group.raw(column::LINK_TRACE)?.to_vec(),
+        span_ids: group.raw(column::LINK_SPAN)?.to_vec(),
+        trace_states: group.texts(column::LINK_TRACE_STATE, n, owners)?,
+        dropped: group.numbers(column::LINK_DROPPED, n, owners)?,
+        flags: group.numbers(column::LINK_FLAGS, n, owners)?,
+    })
+}
+
+fn rows_where(n: usize, is_one: impl Fn(usize) -> bool) -> Vec<u16> {
+    (0..n).zip(0_u16..).filter(|(row, _)| is_one(*row)).map(|(_, owner)| owner).collect()
+}
+
+/// A number that was 32 bits wide.
+fn narrow(numbers: &Ints, idx: usize) -> Result<u32, Malformed> {
+    u32::try_from(numbers.get(idx)).map_err(|_| Malformed("a number is above 32 bits"))
+}
+
+/// The n-th of fixed-size items.
+fn nth<const N: usize>(items: &[u8], idx: usize) -> Option<[u8; N]> {
+    items.get(idx.checked_mul(N)?..)?.first_chunk::<N>().copied()
+}
