@@ -1,3 +1,7 @@
 //! The `spandrel` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spandrel::cli::main()
+}
