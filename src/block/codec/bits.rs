@@ -34,6 +34,12 @@ impl BitWriter {
 /// The `width` bits from bit `at` on, `width` in [1, 64]; bits past the end are zero.
 pub(super) fn read_bits(bytes: &[u8], at: usize, width: u32) -> u64 {
     let from = bytes.get(at / 8..).unwrap_or_default();
+    // Most widths fit into one register, wherever in a byte they begin.
+    if width <= 56
+        && let Some(chunk) = from.first_chunk::<8>()
+    {
+        return (u64::from_be_bytes(*chunk) << (at % 8)) >> (64 - width);
+    }
     let window = from.first_chunk::<16>().map_or_else(|| padded(from), |chunk| u128::from_be_bytes(*chunk));
     low_u64((window << (at % 8)) >> (128 - width))
 }

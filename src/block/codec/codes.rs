@@ -137,10 +137,10 @@ pub(crate) fn read_codes(
     let mut last = vec![u64::MAX; n_contexts.max(1)];
     let mut previous = 0;
     let mut codes = Vec::with_capacity(n);
-    for idx in 0..n {
+    for (idx, predicted) in predicted.into_values(n).into_iter().enumerate() {
         let at = table.map_or(Some(previous), |table| contexts.at(table, idx)).ok_or(UNPREDICTED)?;
         let slot = last.get_mut(at).ok_or(UNPREDICTED)?;
-        if let Some(code) = predicted.get(idx).checked_sub(1) {
+        if let Some(code) = predicted.checked_sub(1) {
             *slot = code;
         }
         let code = *slot;

@@ -64,12 +64,14 @@ pub(crate) fn read_numbers(
             if DISTINCT_MAX < n_distinct {
                 return Err(Malformed("a list of distinct values is too long"));
             }
-            let distinct = Ints::read(reader, n_distinct, unpacker)?;
-            let distinct: Vec<u64> = (0..n_distinct).map(|idx| distinct.get(idx)).collect();
+            let distinct = Ints::read(reader, n_distinct, unpacker)?.into_values(n_distinct);
             let codes = read_codes(reader, n, n_distinct, contexts, unpacker)?;
-            let known = |idx| distinct.get(codes.index(idx)).copied();
-            let values: Option<Vec<u64>> = (0..n).map(known).collect();
-            values.map(Ints::Values).ok_or(Malformed("a code is not in its list"))
+            let mut values = codes.into_values(n);
+            for value in &mut values {
+                let code = usize::try_from(*value).unwrap_or(usize::MAX);
+                *value = *distinct.get(code).ok_or(Malformed("a code is not in its list"))?;
+            }
+            Ok(Ints::Values(values))
         }
         _ => Err(Malformed("unknown form of a number column")),
     }

@@ -150,35 +150,22 @@ fn fill_span<'a>(
     }
     columns.text(column::TRACE_STATE, batch.text(span.trace_state));
     columns.text(column::STATUS_MESSAGE, batch.text(span.status_message));
-    fill_exceptions(columns, batch, span, row, survey, series);
+    let exceptions = survey.row_exceptions.get(block_row).copied().unwrap_or(0);
+    fill_exceptions(columns, batch, span, row, exceptions);
     fill_attributes(columns, batch, span.attributes, row, survey, shape);
 }
 
-/// Where the span is not what its series says: other numbers that mean the same, names that are no UTF-8.
-fn fill_exceptions<'a>(
-    columns: &mut Columns<'a>,
-    batch: &'a SpanBatch,
-    span: &Span,
-    row: u16,
-    survey: &Survey<'a>,
-    series: u32,
-) {
-    let Some(series) = survey.series.get(series as usize) else { return };
-    let name = batch.text(span.name);
-    let mut exceptions = 0;
-    if name != series.span_name.as_bytes() {
-        exceptions |= 1;
-        columns.owned_text(column::RAW_NAME, row, name);
+fn fill_exceptions<'a>(columns: &mut Columns<'a>, batch: &'a SpanBatch, span: &Span, row: u16, exceptions: u8) {
+    if exceptions & 1 != 0 {
+        columns.owned_text(column::RAW_NAME, row, batch.text(span.name));
     }
-    if span.kind != i32::from(series.kind as u8) {
-        exceptions |= 2;
+    if exceptions & 2 != 0 {
         columns.owned_number(column::RAW_KIND, row, u64::from(span.kind.cast_unsigned()));
     }
-    if span.status_code != i32::from(series.status as u8) {
-        exceptions |= 4;
+    if exceptions & 4 != 0 {
         columns.owned_number(column::RAW_STATUS, row, u64::from(span.status_code.cast_unsigned()));
     }
-    columns.number(column::EXCEPTIONS, exceptions);
+    columns.number(column::EXCEPTIONS, u64::from(exceptions));
 }
 
 fn fill_attributes<'a>(

@@ -1,7 +1,9 @@
 //! The attribute columns of a row group, as far as the wanted rows need them.
 
+use std::collections::HashMap;
+
 use super::super::codec::{Contexts, Ints, Malformed, Texts, unzigzag};
-use super::super::columns::{ColumnId, GROUP_VALUES_MAX, Kind, ValueType};
+use super::super::columns::{GROUP_VALUES_MAX, Kind, ValueType};
 use super::super::error::BlockError;
 use super::group::Group;
 use super::tables::{AttributeRow, Shapes, damaged, n_rows, push_text};
@@ -108,7 +110,10 @@ impl<'a> AttributeColumns<'a> {
 fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Result<Vec<Option<Wanted>>, Malformed> {
     let mut columns = Vec::new();
     for shape in rows.iter().flat_map(|row| lists.of_row(*row)) {
-        for (column, kind) in columns_of(shapes, shape)? {
+        for member in shapes.members(shape)? {
+            let Some((column, kind)) = shapes.attributes.get(*member as usize).and_then(|row| row.column) else {
+                continue;
+            };
             let at = usize::from(column);
             if columns.len() <= at {
                 columns.resize_with(at + 1, || None);
@@ -121,12 +126,6 @@ fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Re
     Ok(columns)
 }
 
-/// The columns of a shape's attributes, in their order.
-fn columns_of(shapes: &Shapes<'_>, shape: usize) -> Result<impl Iterator<Item = (ColumnId, Kind)>, Malformed> {
-    let members = shapes.members(shape)?;
-    Ok(members.iter().filter_map(|member| shapes.attributes.get(*member as usize)).filter_map(|row| row.column))
-}
-
 /// Which row each value of the wanted columns is of; rows that are not wanted count too.
 fn collect_owners(
     columns: &mut [Option<Wanted>],
@@ -134,21 +133,37 @@ fn collect_owners(
     shapes: &Shapes<'_>,
     lists: &ShapeLists,
 ) -> Result<(), Malformed> {
+    // The wanted columns of each shape met, so that a row costs no look-ups.
+    let mut of_shapes: HashMap<usize, (Vec<usize>, usize)> = HashMap::new();
+    let (mut last_shape, mut of_last) = (usize::MAX, (Vec::new(), 0));
     let mut n_values = 0_usize;
     for (row, owner) in (0..n_group_rows).zip(0_u16..) {
         for shape in lists.of_row(row) {
-            n_values = n_values.saturating_add(shapes.members(shape)?.len());
+            if shape != last_shape {
+                let known = of_shapes.remove(&shape).map_or_else(|| wanted_of(columns, shapes, shape), Ok)?;
+                let _none = of_shapes.insert(last_shape, std::mem::replace(&mut of_last, known));
+                last_shape = shape;
+            }
+            n_values = n_values.saturating_add(of_last.1);
             if GROUP_VALUES_MAX < n_values {
                 return Err(Malformed("shapes claim more values than a row group holds"));
             }
-            for (column, _) in columns_of(shapes, shape)? {
-                if let Some(Some(column)) = columns.get_mut(usize::from(column)) {
+            for at in &of_last.0 {
+                if let Some(Some(column)) = columns.get_mut(*at) {
                     column.owners.push(owner);
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The wanted columns of a shape, and its number of attributes.
+fn wanted_of(columns: &[Option<Wanted>], shapes: &Shapes<'_>, shape: usize) -> Result<(Vec<usize>, usize), Malformed> {
+    let members = shapes.members(shape)?;
+    let rows = members.iter().filter_map(|member| shapes.attributes.get(*member as usize));
+    let of_shape = rows.filter_map(|row| row.column).map(|(column, _)| usize::from(column));
+    Ok((of_shape.filter(|at| columns.get(*at).is_some_and(Option::is_some)).collect(), members.len()))
 }
 
 fn read_value(

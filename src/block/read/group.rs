@@ -117,27 +117,30 @@ impl<'a> Group<'a> {
     /// Start time of each row.
     pub(super) fn starts(&mut self, runs: &[Run]) -> Result<Vec<u64>, BlockError> {
         let firsts = self.ints(column::TRACE_START, runs.len())?;
-        let deltas = self.ints(column::START_DELTA, self.n_rows.saturating_sub(runs.len()))?;
+        let n_deltas = self.n_rows.saturating_sub(runs.len());
+        let deltas = self.ints(column::START_DELTA, n_deltas)?.into_values(n_deltas);
+        let mut deltas = deltas.into_iter();
         let mut starts = Vec::with_capacity(self.n_rows);
-        let mut delta_idx = 0;
         for (run_idx, run) in runs.iter().enumerate() {
             let mut start = firsts.get(run_idx);
             starts.push(start);
-            for _ in 1..run.len {
-                start = start.wrapping_add(deltas.get(delta_idx));
-                delta_idx += 1;
-                starts.push(start);
-            }
+            starts.extend(deltas.by_ref().take(run.len - 1).map(|delta| {
+                start = start.wrapping_add(delta);
+                start
+            }));
         }
         Ok(starts)
     }
 
     /// An id per row, all of them below `n`.
     pub(super) fn ids(&mut self, column: ColumnId, n: u32, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
-        let ids = self.numbers(column, self.n_rows, contexts)?;
-        let id = |row| u32::try_from(ids.get(row)).ok().filter(|id| *id < n);
-        let ids: Option<Vec<u32>> = (0..self.n_rows).map(id).collect();
-        ids.ok_or_else(|| self.damaged(Malformed("a row names a series or scope that does not exist")))
+        let numbers = self.numbers(column, self.n_rows, contexts)?.into_values(self.n_rows);
+        let mut ids = Vec::with_capacity(self.n_rows);
+        ids.extend(numbers.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)));
+        if ids.iter().all(|id| *id < n) {
+            return Ok(ids);
+        }
+        Err(self.damaged(Malformed("a row names a series or scope that does not exist")))
     }
 
     /// Series of each row.

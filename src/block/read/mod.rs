@@ -124,11 +124,11 @@ impl Block {
             let runs = group.runs()?;
             let starts = group.starts(&runs)?;
             let series = group.series(&run_of_row(&runs))?;
-            let durations = group.ints(column::DURATION, group.n_rows)?;
-            for (row, (start, series)) in starts.into_iter().zip(series).enumerate() {
+            let durations = group.ints(column::DURATION, group.n_rows)?.into_values(group.n_rows);
+            for (row, ((start, series), duration)) in starts.into_iter().zip(series).zip(durations).enumerate() {
                 let span = Span {
                     start_time_unix_nano: UnixNanos(start),
-                    end_time_unix_nano: UnixNanos(start.wrapping_add(durations.get(row))),
+                    end_time_unix_nano: UnixNanos(start.wrapping_add(duration)),
                     ..Span::default()
                 };
                 if let Some(latency) = span.latency() {

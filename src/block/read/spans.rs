@@ -320,9 +320,12 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
     Ok((fixed, lists))
 }
 
-/// Where the events or links of each row end, and the row of each.
+/// Where the events or links of each row end, and the row of each; no ends when there are none at all.
 fn items(group: &mut Group<'_>, column: ColumnId, rows: Contexts<'_>) -> Result<(Vec<usize>, Vec<u16>), BlockError> {
     let counts = group.numbers(column, group.n_rows, rows)?;
+    if let Ints::Constant(0) = counts {
+        return Ok((Vec::new(), Vec::new()));
+    }
     let (mut ends, mut owners) = (Vec::with_capacity(group.n_rows), Vec::new());
     for (row, owner) in (0..group.n_rows).zip(0_u16..) {
         let end = owners.len().saturating_add(counts.index(row));
@@ -338,7 +341,9 @@ fn items(group: &mut Group<'_>, column: ColumnId, rows: Contexts<'_>) -> Result<
 fn read_exceptions(group: &mut Group<'_>, rows: Contexts<'_>) -> Result<Exceptions, BlockError> {
     let n = group.n_rows;
     let exceptions = group.numbers(column::EXCEPTIONS, n, rows)?;
-    let [name_rows, kind_rows, status_rows] = [1, 2, 4].map(|bit| rows_where(n, |row| exceptions.get(row) & bit != 0));
+    let n_looked_at = if let Ints::Constant(0) = exceptions { 0 } else { n };
+    let [name_rows, kind_rows, status_rows] =
+        [1, 2, 4].map(|bit| rows_where(n_looked_at, |row| exceptions.get(row) & bit != 0));
     Ok(Exceptions {
         names: group.texts(column::RAW_NAME, name_rows.len(), rows.of(&name_rows))?,
         kinds: group.numbers(column::RAW_KIND, kind_rows.len(), rows.of(&kind_rows))?,
