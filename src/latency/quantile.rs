@@ -31,9 +31,10 @@ impl Quantile {
 
     /// Nearest rank among `count` values in ascending order: `ceil(q * count)`, in `[1, count]`; 0 when there are none.
     ///
-    /// The product is one `f64` multiplication, as in HdrHistogram's `value_at_quantile`, whose ranks these are for every
-    /// `count` up to 2^53. It rounds most decimal noise away (0.1 of 10 values is rank 1 although the `f64` is above a
-    /// tenth), but not all: 0.07 of 100 values is rank 8, because the product of the `f64` nearest to 0.07 is above 7.
+    /// The product is one `f64` multiplication, as in HdrHistogram's `value_at_quantile`, whose ranks these are. It rounds
+    /// most decimal noise away (0.1 of 10 values is rank 1 although the `f64` is above a tenth), but not all: 0.07 of 100
+    /// values is rank 8, because the product of the `f64` nearest to 0.07 is above 7. For a `q` of at most six decimals,
+    /// only such whole products are one rank off among up to 2^32 values, and any may be up to 2^53.
     pub fn rank(self, count: u64) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
