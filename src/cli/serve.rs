@@ -121,10 +121,8 @@ impl Server {
     /// # Errors
     /// When signals cannot be watched.
     pub fn wait_for_signal(&self) -> anyhow::Result<()> {
-        let mut signals = signal_hook::iterator::Signals::new([
-            signal_hook::consts::SIGINT,
-            signal_hook::consts::SIGTERM,
-        ])?;
+        let mut signals =
+            signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
         let signal = signals.forever().next();
         tracing::info!(signal, "stopping");
         Ok(())

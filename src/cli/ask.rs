@@ -1,0 +1,119 @@
+//! `spandrel p99`, `trace`, `services`: a question to a running server, answered for eyes or, with `--json`, for scripts.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+
+use crate::clock::Clock;
+
+use super::client::Client;
+use super::print;
+use super::render::{Style, percentile_table, services_table, waterfall};
+use super::view::{ExemplarView, PercentileView, ServicesView, TraceView};
+
+/// Width when stdout is no terminal.
+const WIDTH: usize = 120;
+
+/// Where the server is, and for whom the answer is.
+#[derive(clap::Args, Debug)]
+pub(super) struct ServerArgs {
+    /// Server to ask
+    #[arg(long, env = "SPANDREL_URL", default_value = "http://127.0.0.1:3200", value_name = "URL")]
+    url: String,
+    /// Print the server's JSON instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// Flags of `p99`.
+#[derive(clap::Args, Debug)]
+pub(super) struct PercentileArgs {
+    /// `service.name`
+    service: String,
+    /// Quantiles, from 0 (the fastest span) to 1 (the slowest)
+    #[arg(long, default_value = "0.5,0.9,0.99,0.999,1", value_name = "LIST")]
+    q: String,
+    /// Window that ends now
+    #[arg(long, default_value = "15m", value_name = "DURATION")]
+    last: String,
+    /// Only this `service.namespace`
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Flags of `trace`.
+#[derive(clap::Args, Debug)]
+pub(super) struct TraceArgs {
+    /// Trace id: 1 to 32 hex digits
+    id: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Flags of `services`.
+#[derive(clap::Args, Debug)]
+pub(super) struct ServicesArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) fn percentile(args: &PercentileArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.server.url);
+    let start = format!("-{}", args.last);
+    let mut query = vec![("service", args.service.as_str()), ("q", &args.q), ("start", &start)];
+    query.extend(args.namespace.as_deref().map(|namespace| ("namespace", namespace)));
+    let json = client.get("/spandrel/v1/percentile", &query)?;
+    if args.server.json {
+        return print(&(json + "\n"));
+    }
+    let view: PercentileView = serde_json::from_str(&json).context("the answer is not of the shape expected")?;
+    print(&percentile_table(&view, Clock::system().now(), style()))?;
+    match exemplar_of(&view, 0.99) {
+        Some(exemplar) => print(&format!("\n{}", exemplar_waterfall(&client, exemplar)?)),
+        None => print("no spans in this window; try a longer --last\n"),
+    }
+}
+
+pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<()> {
+    let json = Client::new(&args.server.url).get(&format!("/spandrel/v1/traces/{}", args.id), &[])?;
+    if args.server.json {
+        return print(&(json + "\n"));
+    }
+    print(&waterfall(&TraceView::from_otlp_json(&json)?, width(), style()))
+}
+
+pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<()> {
+    let json = Client::new(&args.server.url).get("/spandrel/v1/services", &[])?;
+    if args.server.json {
+        return print(&(json + "\n"));
+    }
+    let view: ServicesView = serde_json::from_str(&json).context("the answer is not of the shape expected")?;
+    print(&services_table(&view, Clock::system().now(), style()))
+}
+
+/// The best exemplar of the quantile closest to `wanted`.
+pub(super) fn exemplar_of(view: &PercentileView, wanted: f64) -> Option<&ExemplarView> {
+    let distance = |q: f64| (q - wanted).abs();
+    let closest = view.quantiles.iter().min_by(|a, b| distance(a.q).total_cmp(&distance(b.q)))?;
+    closest.exemplars.first()
+}
+
+/// The exemplar's whole trace, its span marked.
+pub(super) fn exemplar_waterfall(client: &Client, exemplar: &ExemplarView) -> anyhow::Result<String> {
+    let json = client.get(&format!("/spandrel/v1/traces/{}", exemplar.trace_id), &[])?;
+    let mut trace = TraceView::from_otlp_json(&json)?;
+    trace.highlight = Some(exemplar.span_id.clone());
+    Ok(waterfall(&trace, width(), style()))
+}
+
+/// Colours only where somebody sees them, and only if they want to (<https://no-color.org>).
+pub(super) fn style() -> Style {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Style { color: wanted && std::io::stdout().is_terminal(), ascii: false }
+}
+
+fn width() -> usize {
+    terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0))
+}
