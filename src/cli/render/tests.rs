@@ -302,6 +302,31 @@ fn times_that_make_no_sense_do_not_bend_the_axis() {
 }
 
 #[test]
+fn a_span_of_less_than_half_a_column_is_a_thin_mark() {
+    // 35 columns for a second: 28.6 ms each.
+    let spans = vec![
+        span("a", "", 0, "GET /", (0, 1_000)),
+        span("b", "a", 1, "0.49 of one", (500, 514)),
+        span("c", "a", 1, "0.53 of one", (501, 516)),
+        span("d", "a", 1, "at the end", (999, 1_000)),
+    ];
+    check(
+        &trace(spans),
+        70,
+        &expect![[r#"
+        trace 9f0c51d8a4e0427ab6a2f0c4d1e2b3a4
+        2026-11-23 19:58:20Z, 1.00 s, 4 spans, 2 services
+
+          span                    duration 0                            1.00 s
+          frontend: GET /           1.00 s ###################################
+          |-checkout: 0.49 of one  14.0 ms                  |
+          |-checkout: 0.53 of one  15.0 ms                  ##
+          `-checkout: at the end   1.00 ms                                   |
+    "#]],
+    );
+}
+
+#[test]
 fn a_long_trace_is_cut_in_the_middle_but_not_at_the_highlight() {
     let mut spans = vec![span("root", "", 0, "GET /", (0, 100))];
     spans.extend((1..40).map(|n| span(&format!("s{n}"), "root", 1, &format!("step {n}"), (n, n + 1))));

@@ -47,7 +47,8 @@ impl Shop {
         Self { rng, fleet }
     }
 
-    /// The next visit: a trace of 5 to 40 spans whose root starts at `start`. Cost: about 15 allocations per span.
+    /// The next visit: a trace of 5 to 40 spans whose root starts at `start`. Allocates each key and value: for load there
+    /// is `PreEncoded`.
     pub fn next_trace(&mut self, start: UnixNanos) -> Trace {
         let mut left = self.rng.unit();
         let chosen = JOURNEYS.iter().find(|(share, _)| {

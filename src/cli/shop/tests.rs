@@ -247,6 +247,7 @@ fn pre_encoded_ids_are_never_repeated_and_parents_stay_parents() {
 #[test]
 fn pre_encoded_spans_end_shortly_before_now_and_stay_inside_their_parents() {
     let mut ring = PreEncoded::new(2, 3, Grouping::Collector);
+    let mut events = 0;
     for now in [NOW, NOW.saturating_add(DurationNanos::from_secs(100))] {
         let requests = cycle(&mut ring, now);
         let all: Vec<_> = requests.iter().flat_map(|request| spans(&request.resource_spans)).collect();
@@ -254,13 +255,16 @@ fn pre_encoded_spans_end_shortly_before_now_and_stay_inside_their_parents() {
         for (_, span) in &all {
             let earliest = now.saturating_sub(DurationNanos::from_secs(10)).0;
             assert!(earliest < span.start_time_unix_nano && span.end_time_unix_nano <= now.0);
-            assert!(span.events.iter().all(|event| event.time_unix_nano <= span.end_time_unix_nano));
+            let lasting = span.start_time_unix_nano..=span.end_time_unix_nano;
+            assert!(span.events.iter().all(|event| lasting.contains(&event.time_unix_nano)));
+            events += span.events.len();
             let parent = by_id.get(&span.parent_span_id).copied().unwrap_or(span);
             let consumer = span.kind == i32::from(SpanKind::Consumer);
             assert!(consumer || parent.start_time_unix_nano <= span.start_time_unix_nano);
             assert!(consumer || span.end_time_unix_nano <= parent.end_time_unix_nano);
         }
     }
+    assert!(events > 0);
 }
 
 #[test]
