@@ -101,12 +101,17 @@ impl Histogram {
     /// 0.1 % or 511 ns, whichever is more. So it can exceed the largest sample. It is HdrHistogram's `value_at_quantile`
     /// for every quantile but 0, where that answers with the lower edge of the bucket.
     pub fn at(&self, quantile: Quantile) -> Option<QuantileAnswer> {
+        if self.count == 0 {
+            return None;
+        }
         let rank = quantile.rank(self.count);
         let mut seen: u64 = 0;
-        self.iter().find_map(|(bucket, count)| {
-            seen = seen.saturating_add(count);
-            (seen >= rank).then(|| QuantileAnswer::new(bucket, rank, bucket == Bucket::TOP && self.saturated > 0))
-        })
+        let index = self.counts.iter().position(|count| {
+            seen = seen.saturating_add(*count);
+            seen >= rank
+        })?;
+        let bucket = Bucket::from_index(index as u64)?;
+        Some(QuantileAnswer::new(bucket, rank, bucket == Bucket::TOP && self.saturated > 0))
     }
 
     /// Buckets that were hit, ascending, each with its count (never 0). Cost: O(buckets) to walk all.

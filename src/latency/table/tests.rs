@@ -6,7 +6,7 @@ use crate::latency::{Bucket, Exemplar, Resolution, Slot, SlotLatency, roll_up};
 use crate::model::{DurationNanos, UnixNanos};
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// 2026-11-23, at the start of a day.
@@ -180,15 +180,27 @@ fn reader_of_few_series_fetches_their_chunks_alone() {
 }
 
 #[test]
-fn series_of_many_slots_is_cut_into_chunks() {
+fn reader_of_few_slots_fetches_their_chunks_alone() {
     let spans: Vec<_> = (0..20_000).map(|n| counted(3, n, n * 37 % 90_000)).collect();
     let bytes = table(&spans);
     let all = read(&bytes);
     assert_eq!(all.len(), 2_000);
     let first = DAY / SECOND / 10;
-    let some = read_range(&bytes, 3..4, Slot(first + 100)..Slot(first + 110)).expect("readable");
+    let wanted = Slot(first + 1_000)..Slot(first + 1_010);
+    let fetched = RefCell::new(0);
+    let fetch = |range: Range<u32>| {
+        *fetched.borrow_mut() += 1;
+        Ok::<_, Missing>(bytes[range.start as usize..range.end as usize].to_vec())
+    };
+    let reader = SlotTableReader::open(&fetch).expect("readable");
+    let mut some = Slots::new();
+    let mut each = |series, slot, latency: &mut SlotLatency| {
+        some.insert((series, slot), latency.clone());
+    };
+    reader.read(&fetch, 3..4, wanted, &mut each).expect("readable");
     assert_eq!(some.len(), 10);
     assert!(some.iter().all(|(key, slot)| all.get(key) == Some(slot)));
+    assert!(fetched.into_inner() <= 4, "header, directory and at most two of {} bytes", bytes.len());
 }
 
 #[test]
@@ -298,6 +310,9 @@ proptest! {
         let at_once = rolled(&blocks, Resolution::TenMinutes);
         let minutes = [rolled(&blocks[..1], Resolution::Minute), rolled(&blocks[1..], Resolution::Minute)];
         prop_assert_eq!(&rolled(&[(0, &minutes[1]), (0, &minutes[0])], Resolution::TenMinutes), &at_once);
+        let slot_of = |span: &Counted| (span.series, Resolution::TenMinutes.slot_of(span.at));
+        let slots: BTreeSet<_> = [&one, &two, &three].into_iter().flatten().map(slot_of).collect();
+        prop_assert_eq!(read(&at_once).into_keys().collect::<BTreeSet<_>>(), slots);
         let count = |bytes: &[u8]| read(bytes).values().map(|slot| slot.histogram.count()).sum::<u64>();
         prop_assert_eq!(count(&at_once), (one.len() + two.len() + three.len()) as u64);
         for latency in read(&at_once).values() {
