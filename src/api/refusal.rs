@@ -55,9 +55,8 @@ impl Refusal {
             ExportError::Undecodable(Undecodable::TooManyElements { .. }) => Self::too_large(error),
             ExportError::Undecodable(_) | ExportError::AllRejected { .. } => Self::invalid(error),
             ExportError::Overloaded { .. } => unavailable(1 + jitter % 3),
-            ExportError::Starting | ExportError::Stopping => unavailable(1),
+            ExportError::Starting | ExportError::Stopping | ExportError::Late => unavailable(1),
             ExportError::DiskFull | ExportError::ReadOnly => unavailable(3),
-            ExportError::Late => unavailable(1),
         }
     }
 

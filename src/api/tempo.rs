@@ -14,7 +14,7 @@ use crate::query::{Coverage, QueryError};
 
 use super::{Doors, text};
 
-#[expect(unreachable_pub, clippy::pedantic, reason = "generated from proto/tempo.proto")]
+#[expect(unreachable_pub, reason = "generated from proto/tempo.proto")]
 mod wire {
     include!(concat!(env!("OUT_DIR"), "/tempo.rs"));
 }

@@ -117,19 +117,22 @@ fn jump(client: &Client) -> anyhow::Result<()> {
 
 fn slowest_service(client: &Client) -> anyhow::Result<PercentileView> {
     let services: ServicesView = serde_json::from_str(&client.get("/spandrel/v1/services", &[])?)?;
-    let mut slowest: Option<(u64, PercentileView)> = None;
+    let mut slowest: Option<(u64, &str)> = None;
     for service in &services.services {
-        let json = client.get("/spandrel/v1/percentile", &[("service", &service.name)])?;
-        let view: PercentileView = serde_json::from_str(&json)?;
-        let p99 = view.quantiles.iter().find(|row| row.q == 0.99).and_then(|row| row.value_ns);
+        let view = percentiles(client, &service.name, "0.99")?;
+        let p99 = view.quantiles.first().and_then(|row| row.value_ns);
         if let Some(p99) = p99
             && slowest.as_ref().is_none_or(|(known, _)| *known < p99)
         {
-            slowest = Some((p99, view));
+            slowest = Some((p99, &service.name));
         }
     }
-    let Some((_, view)) = slowest else { bail!("no service has a latency yet") };
-    Ok(view)
+    let Some((_, service)) = slowest else { bail!("no service has a latency yet") };
+    percentiles(client, service, "0.5,0.9,0.99,0.999,1")
+}
+
+fn percentiles(client: &Client, service: &str, q: &str) -> anyhow::Result<PercentileView> {
+    Ok(serde_json::from_str(&client.get("/spandrel/v1/percentile", &[("service", service), ("q", q)])?)?)
 }
 
 fn check_that_it_opens(client: &Client, exemplar: &ExemplarView) -> anyhow::Result<()> {

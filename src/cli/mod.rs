@@ -40,7 +40,6 @@ enum LogFormat {
 }
 
 #[derive(Subcommand, Debug)]
-#[expect(clippy::large_enum_variant, reason = "made once per process")]
 enum Command {
     /// Run the server: OTLP in on ports 4317 and 4318, questions on port 3200
     Serve(serve::ServeArgs),

@@ -1,6 +1,6 @@
 //! The writer thread: takes what is waiting, one fsync for all of it, then the head, then the replies.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
@@ -92,13 +92,11 @@ impl Writer {
         }
         let mut fresh: Vec<(u64, Job)> = Vec::new();
         let mut repeats = Vec::new();
-        let mut in_group: HashMap<BodyHash, ()> = HashMap::new();
+        let mut in_group: HashSet<BodyHash> = HashSet::new();
         for job in group {
             // A retry may meet its first copy before the sync that covers it: both wait for the same one.
             let known = self.shared.window.lock().find(&job.hash, job.arrived).is_some();
-            if known || in_group.insert(job.hash, ()).is_some() {
-                repeats.push(job);
-            } else if job.payload.is_empty() {
+            if known || !in_group.insert(job.hash) || job.payload.is_empty() {
                 repeats.push(job);
             } else {
                 match self.journal.append(job.arrived, job.hash, &job.payload) {

@@ -20,7 +20,10 @@ fn write(dir: &Path, payloads: &[&[u8]]) {
     }
 }
 
-fn read(dir: &Path, covered: u64) -> (Vec<(u64, Option<Vec<u8>>)>, Recovered) {
+/// Sequence and payload, if it was read.
+type Record = (u64, Option<Vec<u8>>);
+
+fn read(dir: &Path, covered: u64) -> (Vec<Record>, Recovered) {
     let mut records = Vec::new();
     let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
         records.push((header.sequence, payload.map(<[u8]>::to_vec)));

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use crate::latency::{Bucket, counting_instant};
 use crate::model::{DurationNanos, Rows, SpanBatch, SpanId, TraceId, UnixNanos};
 
+use crate::store::{OpenPartition, StoreError};
+
 use super::contributions::{Contributions, Stored};
-use super::{Coverage, Query, QueryError};
+use super::{Coverage, Query};
 
 /// Resource attributes that tell one exemplar from another.
 const SHOWN_ATTRIBUTES: [&str; 7] = [
@@ -57,16 +59,18 @@ impl Contributions {
         &self,
         query: &Query,
         bucket: Bucket,
+        is_slowest: bool,
         exemplars_max: usize,
         coverage: &mut Coverage,
-    ) -> Result<Vec<ExemplarAnswer>, QueryError> {
+    ) -> Vec<ExemplarAnswer> {
         if exemplars_max == 0 {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let mut found = self.in_head(bucket);
         let mut places = self.kept(|known| known == bucket);
-        if found.is_empty() && places.is_empty() {
-            places = self.searched(query, bucket, coverage);
+        if is_slowest || (found.is_empty() && places.is_empty()) {
+            // Merged slots know their slowest span to the bucket only; the columns know it to the nanosecond.
+            places = self.searched(query, bucket, is_slowest, coverage);
         }
         self.resolve(query, &places, bucket, &mut found, coverage);
         if found.is_empty() {
@@ -74,7 +78,7 @@ impl Contributions {
             let above = self.kept(|known| bucket < known);
             self.resolve(query, &above, bucket, &mut found, coverage);
         }
-        Ok(slowest_and_diverse(found, exemplars_max))
+        slowest_and_diverse(found, exemplars_max)
     }
 
     fn in_head(&self, bucket: Bucket) -> Vec<ExemplarAnswer> {
@@ -102,12 +106,17 @@ impl Contributions {
         places
     }
 
-    /// Looks the bucket up in the columns of the blocks that counted it, newest first, until one is found.
-    fn searched(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
+    /// Looks the bucket up in the columns of the blocks that counted it, newest first: until one is found, or in all of
+    /// them.
+    fn searched(&self, query: &Query, bucket: Bucket, in_all: bool, coverage: &mut Coverage) -> Vec<Place> {
+        let mut found = Vec::new();
         let mut looked_at = HashSet::new();
         let mut slots: Vec<&Stored> = self.slots_with(bucket).collect();
         slots.sort_by_key(|stored| std::cmp::Reverse(stored.slot.start));
         for stored in slots {
+            if !in_all && !found.is_empty() {
+                break;
+            }
             let Some((open, visible)) = self.opens.get(stored.open) else { continue };
             let blocks = stored.block_no.map_or(1..=*visible, |block_no| block_no..=block_no);
             for block_no in blocks.rev() {
@@ -115,22 +124,25 @@ impl Contributions {
                     continue;
                 }
                 match self.search_block(stored.open, open, block_no, bucket) {
-                    Ok(places) if places.is_empty() => {}
-                    Ok(places) => return places,
+                    Ok(places) => found.extend(places),
                     Err(error) => query.unreadable(coverage, &format!("block {block_no}"), &error),
+                }
+                if !in_all && !found.is_empty() {
+                    break;
                 }
             }
         }
-        Vec::new()
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.into_iter().map(|(_, place)| place).collect()
     }
 
     fn search_block(
         &self,
         open_no: usize,
-        open: &crate::store::OpenPartition,
+        open: &OpenPartition,
         block_no: u64,
         bucket: Bucket,
-    ) -> Result<Vec<Place>, crate::store::StoreError> {
+    ) -> Result<Vec<(DurationNanos, Place)>, StoreError> {
         let Some(block) = open.block(block_no) else { return Ok(Vec::new()) };
         let series = open.series(block_no)?;
         let horizon = block.summary().horizon;
@@ -138,8 +150,8 @@ impl Contributions {
         open.scan_latency(block_no, &mut |row, number, start, latency| {
             let counted = self.wanted.counts(counting_instant(start, horizon))
                 && series.get(number as usize).is_some_and(|key| self.wanted.takes(key));
-            if counted && Bucket::of(latency) == bucket && places.len() < CANDIDATES_MAX {
-                places.push(Place { open: open_no, block_no, row });
+            if counted && Bucket::of(latency) == bucket {
+                places.push((latency, Place { open: open_no, block_no, row }));
             }
         })?;
         Ok(places)

@@ -83,7 +83,13 @@ impl Query {
         let mut rows = Vec::new();
         for quantile in &question.quantiles {
             let Some(at) = histogram.at(*quantile) else { continue };
-            let exemplars = contributions.exemplars(self, at.bucket, question.exemplars_max, &mut coverage)?;
+            let exemplars = contributions.exemplars(
+                self,
+                at.bucket,
+                at.rank == histogram.count(),
+                question.exemplars_max,
+                &mut coverage,
+            );
             rows.push(QuantileRow {
                 quantile: *quantile,
                 value: at.value,

@@ -116,8 +116,9 @@ pub(super) fn entry_names(dir: &Path) -> Vec<String> {
 pub(super) fn quarantine(data_dir: &Path, dir: &Path, label: &str) -> Result<String, StoreError> {
     let quarantine = data_dir.join("quarantine");
     create_dir(&quarantine)?;
-    let free = (0..).map(|no| format!("{label}.{no}")).find(|name| !quarantine.join(name).exists());
-    let name = free.unwrap_or_else(|| label.to_owned());
+    let taken = entry_names(&quarantine).len();
+    let name = (0..=taken).map(|no| format!("{label}.{no}")).find(|name| !quarantine.join(name).exists());
+    let name = name.unwrap_or_else(|| label.to_owned());
     fs::rename(dir, quarantine.join(&name)).map_err(file_error("move to quarantine", dir))?;
     sync_dir(&quarantine)?;
     sync_dir(dir.parent().unwrap_or(data_dir))?;

@@ -23,7 +23,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -295,9 +295,5 @@ impl Store {
     /// Names of what was moved to `quarantine/`.
     pub fn quarantined(&self) -> Vec<String> {
         self.state.read().quarantined.clone()
-    }
-
-    fn partition_error(partition: &Path, source: std::io::Error, action: &'static str) -> StoreError {
-        StoreError::File { action, path: partition.to_path_buf(), source }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
@@ -23,10 +24,10 @@ impl Store {
     pub fn seal(&self, partition: &Arc<Partition>) -> Result<Arc<Manifest>, StoreError> {
         let path = partition.dir().to_path_buf();
         partition.open(&self.config)?.write_rollups()?;
-        self.close_for_sealing(partition)?;
+        close(partition)?;
         files::sync_tree(&partition.store_dir())?;
         let mut manifest = verify(&*partition.open(&self.config)?, partition)?;
-        self.close_for_sealing(partition)?;
+        close(partition)?;
         files::sync_tree(&partition.store_dir())?;
         if !files::entry_names(&partition.store_dir().join("blobs")).is_empty() {
             return Err(StoreError::Unverified { path, what: "sled moved values out of its log".to_owned() });
@@ -38,19 +39,18 @@ impl Store {
         self.counters.partitions_sealed.add(1);
         Ok(Arc::new(manifest))
     }
+}
 
-    /// Questions hold a partition open for milliseconds: one more look is nearly always enough.
-    fn close_for_sealing(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
-        let (_never, quiet) = std::sync::mpsc::channel::<()>();
-        for _ in 0..200 {
-            if partition.close_alone() {
-                return Ok(());
-            }
-            let _timeout = quiet.recv_timeout(std::time::Duration::from_millis(50));
+/// Questions hold a partition open for milliseconds: one more look is nearly always enough.
+fn close(partition: &Partition) -> Result<(), StoreError> {
+    for _ in 0..200 {
+        if partition.close_alone() {
+            return Ok(());
         }
-        let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "a query holds it open");
-        Err(Self::partition_error(partition.dir(), busy, "close"))
+        std::thread::park_timeout(Duration::from_millis(50));
     }
+    let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "a query holds it open");
+    Err(StoreError::File { action: "close", path: partition.dir().to_path_buf(), source: busy })
 }
 
 /// Every page's checksum, every count, and the histograms against a recount of the spans.
