@@ -16,6 +16,8 @@ const CONSTANT: u8 = 0;
 const PACKED: u8 = 1;
 const PLANES: u8 = 2;
 const WIDTHS: u8 = 3;
+/// Values of the WIDTHS form that are passed over, at most, to reach one.
+const CHECKPOINT_VALUES: usize = 64;
 
 /// Numbers as read: random access without unpacking all of them where the form allows it.
 #[derive(Debug)]
@@ -23,7 +25,19 @@ pub(crate) enum Ints {
     Constant(u64),
     Packed { min: u64, step: u64, width: u8, bits: Vec<u8> },
     Planes { min: u64, step: u64, n: usize, planes: Vec<u8> },
+    Widths(Widths),
     Values(Vec<u64>),
+}
+
+/// The WIDTHS form, with a place to start from every `CHECKPOINT_VALUES` values.
+#[derive(Debug)]
+pub(crate) struct Widths {
+    min: u64,
+    step: u64,
+    lengths: Vec<u8>,
+    bits: Vec<u8>,
+    /// First bit of every `CHECKPOINT_VALUES`th value.
+    checkpoints: Vec<usize>,
 }
 
 /// Appends `values`, of which there must be at least one.
@@ -158,7 +172,7 @@ impl Ints {
                 }
                 Ok(Self::Planes { min, step, n, planes })
             }
-            WIDTHS => read_widths(reader, n, min, step, unpacker).map(Self::Values),
+            WIDTHS => Widths::read(reader, n, min, step, unpacker).map(Self::Widths),
             _ => Err(Malformed("unknown form of numbers")),
         }
     }
@@ -176,6 +190,7 @@ impl Ints {
                 let scaled = bytes.fold(0_u64, |value, byte| (value << 8) | u64::from(*byte));
                 scaled.wrapping_mul(*step).wrapping_add(*min)
             }
+            Self::Widths(widths) => widths.get(idx),
             Self::Values(values) => values.get(idx).copied().unwrap_or(0),
         }
     }
@@ -197,6 +212,7 @@ impl Ints {
                 }
                 values
             }
+            Self::Widths(widths) => widths.values(),
             Self::Values(values) => values,
         }
     }
@@ -207,33 +223,55 @@ impl Ints {
     }
 }
 
-fn read_widths(
-    reader: &mut Reader<'_>,
-    n: usize,
-    min: u64,
-    step: u64,
-    unpacker: &mut Unpacker,
-) -> Result<Vec<u64>, Malformed> {
-    let lengths = reader.blob(unpacker)?;
-    if lengths.len() != n || lengths.iter().any(|length| 64 < *length) {
-        return Err(Malformed("bit lengths do not fit the number of values"));
+impl Widths {
+    fn read(
+        reader: &mut Reader<'_>,
+        n: usize,
+        min: u64,
+        step: u64,
+        unpacker: &mut Unpacker,
+    ) -> Result<Self, Malformed> {
+        let lengths = reader.blob(unpacker)?;
+        if lengths.len() != n || lengths.iter().any(|length| 64 < *length) {
+            return Err(Malformed("bit lengths do not fit the number of values"));
+        }
+        let mut at = 0;
+        let mut checkpoints = Vec::with_capacity(n / CHECKPOINT_VALUES + 1);
+        for lengths in lengths.chunks(CHECKPOINT_VALUES) {
+            checkpoints.push(at);
+            at += lengths.iter().map(|length| usize::from(length.saturating_sub(1))).sum::<usize>();
+        }
+        let bits = reader.bytes(at.div_ceil(8))?.to_vec();
+        Ok(Self { min, step, lengths, bits, checkpoints })
     }
-    let mantissa_bits: usize = lengths.iter().map(|length| usize::from(length.saturating_sub(1))).sum();
-    let bits = reader.bytes(mantissa_bits.div_ceil(8))?;
-    let mut at = 0;
-    let mut values = Vec::with_capacity(n);
-    for length in lengths {
+
+    fn get(&self, idx: usize) -> u64 {
+        let checkpoint = idx / CHECKPOINT_VALUES;
+        let Some(mut at) = self.checkpoints.get(checkpoint).copied() else { return 0 };
+        let before = self.lengths.get(checkpoint * CHECKPOINT_VALUES..idx).unwrap_or_default();
+        at += before.iter().map(|length| usize::from(length.saturating_sub(1))).sum::<usize>();
+        self.lengths.get(idx).map_or(0, |length| self.value(*length, at))
+    }
+
+    fn values(&self) -> Vec<u64> {
+        let mut at = 0;
+        let value = |length: &u8| {
+            let value = self.value(*length, at);
+            at += usize::from(length.saturating_sub(1));
+            value
+        };
+        self.lengths.iter().map(value).collect()
+    }
+
+    /// The value of `length` bits, all but the first of which stand at bit `at`.
+    fn value(&self, length: u8, at: usize) -> u64 {
         let scaled = match length {
-            0 => 0,
-            1 => 1,
+            0 | 1 => u64::from(length),
             _ => {
                 let width = u32::from(length - 1);
-                let mantissa = read_bits(bits, at, width);
-                at += usize::from(length - 1);
-                mantissa | (1 << width)
+                read_bits(&self.bits, at, width) | (1 << width)
             }
         };
-        values.push(scaled.wrapping_mul(step).wrapping_add(min));
+        scaled.wrapping_mul(self.step).wrapping_add(self.min)
     }
-    Ok(values)
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! 0 BYTES    prefix:text suffix:text   ints: lengths between them   blob: all middles
-//! 1 DECIMAL  prefix:text suffix:text   ints: the numbers between them, written without leading zeros
+//! 1 DECIMAL  k:u8 in [1, 8]   k + 1 texts: what stands around k numbers without leading zeros   k times ints
 //! 2 FIXED    len:u8 template:len bytes   mask: len bits, 1 = varies   then the varying bytes of all values as
 //!            symbols:u8   0 blob of bytes | 1 blob of hex nibbles (0-9a-f) | 2 ints, zero-padded decimals
 //! ```
-//! UUIDs, padded numbers and hex ids are FIXED, `user-17` is DECIMAL.
+//! UUIDs, padded numbers and hex ids are FIXED, `user-17` and `10.0.3.17` are DECIMAL.
 
 use std::ops::Range;
 
@@ -21,6 +21,8 @@ const SYMBOLS_NIBBLES: u8 = 1;
 const SYMBOLS_DECIMAL: u8 = 2;
 /// 10^19 - 1 is below 2^64.
 const DECIMAL_DIGITS_MAX: usize = 19;
+/// Texts with more numbers in them are left to zstd.
+const NUMBERS_MAX: usize = 8;
 
 /// Byte strings as read; each is rebuilt when it is asked for.
 #[derive(Debug)]
@@ -34,9 +36,10 @@ pub(crate) enum Texts {
         middles: Vec<u8>,
     },
     Decimal {
+        /// Before the first number.
         prefix: Vec<u8>,
-        suffix: Vec<u8>,
-        numbers: Ints,
+        /// Each number and what follows it.
+        numbers: Vec<(Ints, Vec<u8>)>,
     },
     Fixed {
         template: Vec<u8>,
@@ -76,20 +79,13 @@ pub(crate) fn put_texts(out: &mut Vec<u8>, values: &[&[u8]], packer: &mut Packer
         put_fixed(out, len, first, values, packer);
         return;
     }
-    let (prefix, suffix) = shared_ends(first, values);
-    let prefix_no_digits = prefix - trailing_digits(first.get(..prefix).unwrap_or_default());
-    let suffix_no_digits = suffix - leading_digits(first.get(first.len() - suffix..).unwrap_or_default());
-    let numbers: Option<Vec<u64>> =
-        values.iter().map(|value| canonical_decimal(middle(value, prefix_no_digits, suffix_no_digits))).collect();
-    let (form, prefix, suffix) =
-        if numbers.is_some() { (DECIMAL, prefix_no_digits, suffix_no_digits) } else { (BYTES, prefix, suffix) };
-    out.push(form);
-    put_text(out, first.get(..prefix).unwrap_or_default());
-    put_text(out, first.get(first.len() - suffix..).unwrap_or_default());
-    if let Some(numbers) = numbers {
-        put_ints(out, &numbers, packer);
+    if put_decimal_form(out, first, values, packer) {
         return;
     }
+    let (prefix, suffix) = shared_ends(first, values);
+    out.push(BYTES);
+    put_text(out, first.get(..prefix).unwrap_or_default());
+    put_text(out, first.get(first.len() - suffix..).unwrap_or_default());
     let lengths: Vec<u64> = values.iter().map(|value| middle(value, prefix, suffix).len() as u64).collect();
     put_ints(out, &lengths, packer);
     let middles: Vec<u8> = values.iter().flat_map(|value| middle(value, prefix, suffix)).copied().collect();
@@ -111,12 +107,50 @@ fn middle(value: &[u8], prefix: usize, suffix: usize) -> &[u8] {
     value.get(prefix..value.len() - suffix).unwrap_or_default()
 }
 
-fn trailing_digits(text: &[u8]) -> usize {
-    text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count()
+/// The DECIMAL form; `false` when some value has other texts around its numbers than the first one.
+fn put_decimal_form(out: &mut Vec<u8>, first: &[u8], values: &[&[u8]], packer: &mut Packer) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_digit();
+    // Between two neighbouring non-digits lies no number.
+    let mut around: Vec<&[u8]> = first.chunk_by(|a, b| is_digit(a) == is_digit(b)).collect();
+    let n_numbers = around.iter().filter(|piece| piece.iter().all(is_digit)).count();
+    if !(1..=NUMBERS_MAX).contains(&n_numbers) {
+        return false;
+    }
+    if first.first().is_some_and(is_digit) {
+        around.insert(0, &[]);
+    }
+    if first.last().is_some_and(is_digit) {
+        around.push(&[]);
+    }
+    let around: Vec<&[u8]> = around.into_iter().step_by(2).collect();
+    let mut numbers = vec![Vec::with_capacity(values.len()); n_numbers];
+    if !values.iter().all(|value| split_numbers(value, &around, &mut numbers)) {
+        return false;
+    }
+    out.extend_from_slice(&[DECIMAL, super::bytes::low_byte(n_numbers as u64)]);
+    for piece in around {
+        put_text(out, piece);
+    }
+    for numbers in numbers {
+        put_ints(out, &numbers, packer);
+    }
+    true
 }
 
-fn leading_digits(text: &[u8]) -> usize {
-    text.iter().take_while(|byte| byte.is_ascii_digit()).count()
+/// Takes the numbers between the pieces of `around`; `false` when the value is not built like that.
+fn split_numbers(value: &[u8], around: &[&[u8]], numbers: &mut [Vec<u64>]) -> bool {
+    let Some((prefix, after)) = around.split_first() else { return false };
+    let Some(mut rest) = value.strip_prefix(*prefix) else { return false };
+    for (piece, numbers) in after.iter().zip(numbers) {
+        let n_digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, behind) = rest.split_at(n_digits);
+        let (Some(number), Some(behind)) = (canonical_decimal(digits), behind.strip_prefix(*piece)) else {
+            return false;
+        };
+        numbers.push(number);
+        rest = behind;
+    }
+    rest.is_empty()
 }
 
 fn canonical_decimal(text: &[u8]) -> Option<u64> {
@@ -194,8 +228,11 @@ impl Texts {
                 Ok(Self::Bytes { prefix, suffix, ends, middles })
             }
             DECIMAL => {
-                let (prefix, suffix) = (reader.text()?.to_vec(), reader.text()?.to_vec());
-                Ok(Self::Decimal { prefix, suffix, numbers: Ints::read(reader, n, unpacker)? })
+                let n_numbers = reader.u8()?;
+                let prefix = reader.text()?.to_vec();
+                let after: Vec<&[u8]> = (0..n_numbers).map(|_| reader.text()).collect::<Result<_, _>>()?;
+                let read = |piece: &[u8]| Ok((Ints::read(reader, n, unpacker)?, piece.to_vec()));
+                Ok(Self::Decimal { prefix, numbers: after.into_iter().map(read).collect::<Result<_, _>>()? })
             }
             FIXED => Self::read_fixed(reader, n, unpacker),
             _ => Err(Malformed("unknown form of texts")),
@@ -240,10 +277,12 @@ impl Texts {
                 out.extend_from_slice(middle.ok_or(Malformed("a text is past the end"))?);
                 out.extend_from_slice(suffix);
             }
-            Self::Decimal { prefix, suffix, numbers } => {
+            Self::Decimal { prefix, numbers } => {
                 out.extend_from_slice(prefix);
-                put_decimal(out, numbers.get(idx));
-                out.extend_from_slice(suffix);
+                for (numbers, piece) in numbers {
+                    put_decimal(out, numbers.get(idx));
+                    out.extend_from_slice(piece);
+                }
             }
             Self::Fixed { template, varying, symbols } => {
                 let start = out.len();

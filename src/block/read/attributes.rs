@@ -67,7 +67,7 @@ impl<'a> AttributeColumns<'a> {
         lists: &ShapeLists,
         contexts: Contexts<'_>,
     ) -> Result<Self, BlockError> {
-        let mut columns = wanted_columns(rows, shapes, lists).map_err(damaged)?;
+        let mut columns = wanted_columns(rows, group.n_rows, shapes, lists).map_err(damaged)?;
         collect_owners(&mut columns, group.n_rows, shapes, lists).map_err(damaged)?;
         group.fetch(|column| columns.get(usize::from(column)).is_some_and(Option::is_some))?;
         for (number, column) in (0..).zip(&mut columns) {
@@ -107,7 +107,12 @@ impl<'a> AttributeColumns<'a> {
     }
 }
 
-fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Result<Vec<Option<Wanted>>, Malformed> {
+fn wanted_columns(
+    rows: &[usize],
+    n_group_rows: usize,
+    shapes: &Shapes<'_>,
+    lists: &ShapeLists,
+) -> Result<Vec<Option<Wanted>>, Malformed> {
     let mut columns = Vec::new();
     for shape in rows.iter().flat_map(|row| lists.of_row(*row)) {
         for member in shapes.members(shape)? {
@@ -119,7 +124,12 @@ fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Re
                 columns.resize_with(at + 1, || None);
             }
             if let Some(slot @ None) = columns.get_mut(at) {
-                *slot = Some(Wanted { kind, owners: Vec::new(), values: Values::Texts(Texts::Empty), next: 0 });
+                *slot = Some(Wanted {
+                    kind,
+                    owners: Vec::with_capacity(n_group_rows),
+                    values: Values::Texts(Texts::Empty),
+                    next: 0,
+                });
             }
         }
     }
