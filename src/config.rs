@@ -206,6 +206,11 @@ impl RawConfig {
     }
 }
 
+/// Whether the environment leaves colours to us (<https://no-color.org>).
+pub fn color_is_welcome() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }

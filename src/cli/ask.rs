@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use anyhow::Context as _;
 
 use crate::clock::Clock;
+use crate::config;
 
 use super::client::Client;
 use super::print;
@@ -108,10 +109,9 @@ pub(super) fn exemplar_waterfall(client: &Client, exemplar: &ExemplarView) -> an
     Ok(waterfall(&trace, width(), style()))
 }
 
-/// Colours only where somebody sees them, and only if they want to (<https://no-color.org>).
+/// Colours only where somebody sees them.
 pub(super) fn style() -> Style {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Style { color: wanted && std::io::stdout().is_terminal(), ascii: false }
+    Style { color: config::color_is_welcome() && std::io::stdout().is_terminal(), ascii: false }
 }
 
 fn width() -> usize {

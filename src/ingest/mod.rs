@@ -17,7 +17,6 @@ mod tests;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -174,9 +173,6 @@ pub struct Running {
     background: [std::thread::JoinHandle<()>; 2],
 }
 
-/// No request waits longer for its answer (a Collector gives up after 5 s and sends again).
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-
 impl Ingest {
     /// A closed door: every export is answered `Starting` until `start`.
     pub fn new(config: IngestConfig, clock: Clock, counters: Arc<Counters>) -> Self {
@@ -263,20 +259,9 @@ impl Ingest {
             return Ok(Exported::default());
         };
         let (spans, exported) = (job.spans(), job.exported.clone());
-        let refused = |error| {
-            self.counters.spans_refused.add(spans);
-            Err(error)
-        };
-        if let Err(error) = self.queue.push(job) {
-            return refused(error);
-        }
-        match tokio::time::timeout(ANSWER_WITHIN, reply).await {
-            Ok(Ok(Ok(()))) => Ok(exported),
-            Ok(Ok(Err(error))) => refused(error),
-            Ok(Err(_writer_gone)) => refused(ExportError::ReadOnly),
-            // Whether it will be stored is open; the writer does the counting.
-            Err(_elapsed) => Err(ExportError::Late),
-        }
+        self.queue.push(job).inspect_err(|_| self.counters.spans_refused.add(spans))?;
+        // From here on the writer keeps the books: after `Late` it may still store the spans.
+        queue::answer(reply).await.map(|()| exported)
     }
 
     fn open_door(&self) -> Result<(), ExportError> {

@@ -12,6 +12,8 @@ use crate::model::{SpanBatch, UnixNanos};
 
 use super::{ExportError, Exported};
 
+/// No request waits longer for its answer (a Collector gives up after 5 s and sends again).
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// A request without room is refused after this long.
 const PERMIT_WITHIN: Duration = Duration::from_millis(250);
 /// Granularity of the byte budget.
@@ -32,6 +34,15 @@ pub(super) struct Job {
 
 /// Resolves when the writer has decided.
 pub(super) type Reply = oneshot::Receiver<Result<(), ExportError>>;
+
+/// What the writer decided, or `Late`.
+pub(super) async fn answer(reply: Reply) -> Result<(), ExportError> {
+    match tokio::time::timeout(ANSWER_WITHIN, reply).await {
+        Ok(Ok(decided)) => decided,
+        Ok(Err(_writer_gone)) => Err(ExportError::ReadOnly),
+        Err(_elapsed) => Err(ExportError::Late),
+    }
+}
 
 impl Job {
     pub(super) fn new(

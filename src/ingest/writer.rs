@@ -88,7 +88,7 @@ impl Writer {
     fn commit(&mut self, group: Vec<Job>) {
         if !self.work.wait_below(BACKLOG_MAX, BACKLOG_WITHIN) {
             let what = "blocks are written more slowly than spans arrive";
-            return answer_all(group, || Err(ExportError::Overloaded { what }));
+            return self.refuse(group, || ExportError::Overloaded { what });
         }
         let mut fresh: Vec<(u64, Job)> = Vec::new();
         let mut repeats = Vec::new();
@@ -101,7 +101,7 @@ impl Writer {
             } else {
                 match self.journal.append(job.arrived, job.hash, &job.payload) {
                     Ok(sequence) => fresh.push((sequence, job)),
-                    Err(error) => drop(job.reply.send(Err(self.refusal(&error)))),
+                    Err(error) => self.refuse([job], || self.refusal(&error)),
                 }
             }
         }
@@ -114,8 +114,8 @@ impl Writer {
                 self.accept(fresh, repeats);
             }
             Err(error) => {
-                let refusal = || Err(self.refusal(&error));
-                answer_all(fresh.into_iter().map(|(_, job)| job).chain(repeats), refusal);
+                let jobs = fresh.into_iter().map(|(_, job)| job).chain(repeats);
+                self.refuse(jobs, || self.refusal(&error));
             }
         }
     }
@@ -144,6 +144,13 @@ impl Writer {
         }
         for (_, job) in fresh {
             let _caller_gone = job.reply.send(Ok(()));
+        }
+    }
+
+    fn refuse(&self, jobs: impl IntoIterator<Item = Job>, error: impl Fn() -> ExportError) {
+        for job in jobs {
+            self.counters.spans_refused.add(job.spans());
+            let _caller_gone = job.reply.send(Err(error()));
         }
     }
 
@@ -243,10 +250,4 @@ fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
         group.push(job);
     }
     group
-}
-
-fn answer_all(jobs: impl IntoIterator<Item = Job>, answer: impl Fn() -> Result<(), ExportError>) {
-    for job in jobs {
-        let _caller_gone = job.reply.send(answer());
-    }
 }
