@@ -1,1 +1,68 @@
+use axum::http::StatusCode;
+use tonic::Code;
 
+use super::refusal::{BodyError, Refusal};
+use crate::ingest::ExportError;
+use crate::limits::ERROR_MESSAGE_BYTES_MAX;
+use crate::otlp::Undecodable;
+
+/// Code, HTTP status, and the retry hint where there is one.
+type Row = (Code, StatusCode, Option<u64>);
+
+const INVALID: Row = (Code::InvalidArgument, StatusCode::BAD_REQUEST, None);
+const TOO_LARGE: Row = (Code::ResourceExhausted, StatusCode::PAYLOAD_TOO_LARGE, None);
+const fn unavailable(secs: u64) -> Row {
+    (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, Some(secs))
+}
+
+fn row(refusal: &Refusal) -> Row {
+    (refusal.code, refusal.status, refusal.retry_after_secs)
+}
+
+#[test]
+fn otlp_3_2_an_export_error_has_the_status_of_the_table() {
+    for (error, expected) in [
+        (ExportError::Undecodable(Undecodable::TooManyElements { cost_max: 1 }), TOO_LARGE),
+        (ExportError::AllRejected { message: "rejected 1 of 1 spans".to_owned() }, INVALID),
+        (ExportError::Overloaded { what: "full" }, unavailable(2)),
+        (ExportError::Starting, unavailable(1)),
+        (ExportError::Stopping, unavailable(1)),
+        (ExportError::Late, unavailable(1)),
+        (ExportError::DiskFull, unavailable(3)),
+        (ExportError::ReadOnly, unavailable(3)),
+    ] {
+        assert_eq!(row(&Refusal::of_export(&error, 4)), expected, "{error}");
+    }
+}
+
+#[test]
+fn otlp_3_2_a_body_error_has_the_status_of_the_table() {
+    for (error, expected) in [
+        (BodyError::TooLarge { limit: 1 }, TOO_LARGE),
+        (BodyError::Inflate { coding: "gzip", why: "cut".to_owned() }, INVALID),
+        (BodyError::ShortMessage, INVALID),
+        (
+            BodyError::UnsupportedCoding { coding: "br".to_owned() },
+            (Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, None),
+        ),
+        (BodyError::Incomplete, (Code::InvalidArgument, StatusCode::REQUEST_TIMEOUT, None)),
+        (BodyError::Framing("flag"), (Code::Internal, StatusCode::BAD_REQUEST, None)),
+        (BodyError::Refused(ExportError::Overloaded { what: "full" }), unavailable(1)),
+    ] {
+        assert_eq!(row(&Refusal::of_body(&error, 3)), expected, "{error}");
+    }
+}
+
+#[test]
+fn otlp_28_overload_spreads_the_clients_over_one_to_three_seconds() {
+    let hint = |jitter| Refusal::of_export(&ExportError::Overloaded { what: "full" }, jitter).retry_after_secs;
+    let hints: std::collections::BTreeSet<_> = (0..100).map(hint).collect();
+    assert_eq!(hints.into_iter().collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+}
+
+#[test]
+fn otlp_30_a_message_is_cut_at_1_kib_on_a_character() {
+    let long = ExportError::AllRejected { message: "\u{e9}".repeat(100_000) };
+    let message = Refusal::of_export(&long, 0).message;
+    assert!(message.len() <= ERROR_MESSAGE_BYTES_MAX && message.ends_with('\u{e9}'));
+}

@@ -132,8 +132,9 @@ impl Server {
     pub fn stop(self) {
         let _receivers_gone = self.stop.send(true);
         self.runtime.block_on(async {
+            let deadline = tokio::time::Instant::now() + DRAIN_WITHIN;
             for listener in self.listeners {
-                let _late_or_failed = tokio::time::timeout(DRAIN_WITHIN, listener).await;
+                let _late_or_failed = tokio::time::timeout_at(deadline, listener).await;
             }
         });
         self.ingest.stop(self.running);

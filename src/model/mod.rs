@@ -5,6 +5,8 @@
 mod batch;
 mod copy;
 mod ids;
+#[cfg(test)]
+pub(crate) mod samples;
 mod semconv;
 mod series;
 mod time;

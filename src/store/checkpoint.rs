@@ -87,7 +87,12 @@ fn build(
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     batch.put_section(Kind::Block, block_no, SectionId::LATENCY.0, &slots);
     let spans = ordered.rows.len() as u64;
-    let checkpoint = Checkpoint { sequence: part.last_sequence, blocks: block_no, spans: before.spans + spans };
+    let checkpoint = Checkpoint {
+        sequence: part.last_sequence,
+        blocks: block_no,
+        spans: before.spans + spans,
+        pages: before.pages + batch.pages(),
+    };
     batch.put_checkpoint(checkpoint);
     let outcome = Checkpointed { spans, duplicates: ordered.duplicates, conflicting: ordered.conflicting_duplicates };
     Ok((outcome, batch, checkpoint))

@@ -42,6 +42,8 @@ pub(super) struct Checkpoint {
     pub(super) blocks: u64,
     /// Spans in them.
     pub(super) spans: u64,
+    /// Pages of them. sled starts over from what it can still read and says nothing: this shows what is gone.
+    pub(super) pages: u64,
 }
 
 /// One sled database.
@@ -56,6 +58,7 @@ pub(super) struct Engine {
 pub(super) struct Batch {
     changes: sled::Batch,
     bytes: u64,
+    pages: u64,
 }
 
 impl Engine {
@@ -82,8 +85,10 @@ impl Engine {
         let Some(value) = value else { return Ok(Checkpoint::default()) };
         let payload = self.verified(&value, || "checkpoint record".to_owned())?;
         let field = |at: usize| payload.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
-        match (field(0), field(8), field(16)) {
-            (Some(sequence), Some(blocks), Some(spans)) => Ok(Checkpoint { sequence, blocks, spans }),
+        match (field(0), field(8), field(16), field(24)) {
+            (Some(sequence), Some(blocks), Some(spans), Some(pages)) => {
+                Ok(Checkpoint { sequence, blocks, spans, pages })
+            }
             _ => Err(self.damaged("checkpoint record".to_owned())),
         }
     }
@@ -147,15 +152,19 @@ impl Engine {
         Ok(ids)
     }
 
-    /// Reads every page and compares its checksum. Returns how many there are.
-    pub(super) fn verify_pages(&self) -> Result<u64, StoreError> {
+    /// Reads every page, compares its checksum, and their number with what the checkpoint says.
+    pub(super) fn verify_pages(&self) -> Result<(), StoreError> {
+        let written = self.checkpoint()?.pages;
         let mut pages = 0;
         for entry in self.db.iter() {
             let (key, value) = entry.map_err(|source| engine_error(&self.path, source))?;
             let _payload = self.verified(&value, || format!("key {key:02x?}"))?;
-            pages += 1;
+            pages += u64::from(key.first() == Some(&(Kind::Block as u8)));
         }
-        Ok(pages)
+        if pages == written {
+            return Ok(());
+        }
+        Err(self.damaged(format!("{pages} pages of blocks where {written} were written")))
     }
 
     fn page(&self, kind: Kind, id: u64, section: u16, page_no: usize) -> Result<sled::IVec, StoreError> {
@@ -187,11 +196,17 @@ impl Batch {
         self.bytes
     }
 
+    /// Pages of all sections put so far.
+    pub(super) fn pages(&self) -> u64 {
+        self.pages
+    }
+
     /// Cuts a section into pages.
     pub(super) fn put_section(&mut self, kind: Kind, id: u64, section: u16, bytes: &[u8]) {
         for (page_no, payload) in (0..=u16::MAX).zip(bytes.chunks(PAGE_PAYLOAD_BYTES)) {
             self.changes.insert(&page_key(kind, id, section, page_no), checked(payload));
             self.bytes += payload.len() as u64;
+            self.pages += 1;
         }
     }
 
@@ -199,6 +214,7 @@ impl Batch {
         let mut payload = checkpoint.sequence.to_be_bytes().to_vec();
         payload.extend_from_slice(&checkpoint.blocks.to_be_bytes());
         payload.extend_from_slice(&checkpoint.spans.to_be_bytes());
+        payload.extend_from_slice(&checkpoint.pages.to_be_bytes());
         self.changes.insert(&CHECKPOINT_KEY, checked(&payload));
     }
 }

@@ -170,8 +170,14 @@ impl Partition {
             return Ok(Arc::clone(open));
         }
         let opened = Arc::new(OpenPartition::open(&self.store_dir(), config.cache_bytes)?);
-        if self.manifest().is_none() {
-            self.show_blocks(opened.checkpoint().blocks);
+        let found = opened.checkpoint();
+        match self.manifest() {
+            None => self.show_blocks(found.blocks),
+            Some(sealed) if (sealed.blocks, sealed.spans) == (found.blocks, found.spans) => {}
+            Some(sealed) => {
+                let what = format!("{} of {} blocks came back", found.blocks, sealed.blocks);
+                return Err(StoreError::Damaged { path: self.store_dir(), what });
+            }
         }
         *open = Some(Arc::clone(&opened));
         Ok(opened)
@@ -218,8 +224,7 @@ impl OpenPartition {
                 return Err(StoreError::Damaged { path: self.engine.path().to_path_buf(), what });
             }
         }
-        let _pages = self.engine.verify_pages()?;
-        Ok(())
+        self.engine.verify_pages()
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {

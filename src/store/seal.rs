@@ -56,7 +56,7 @@ fn close(partition: &Partition) -> Result<(), StoreError> {
 /// Every page's checksum, every count, and the histograms against a recount of the spans.
 fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
     let differs = |what: String| StoreError::Unverified { path: partition.dir().to_path_buf(), what };
-    let _pages = open.engine.verify_pages()?;
+    open.engine.verify_pages()?;
     let checkpoint = open.checkpoint();
     let mut manifest = Manifest {
         blocks: checkpoint.blocks,

@@ -1,1 +1,273 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
+use super::*;
+use crate::latency::{Resolution, Slot};
+use crate::model::samples::{Sample, batch};
+use crate::model::{TraceId, UnixNanos};
+
+/// 2026-11-23T10:00:00Z
+const NOW: u64 = 1_795_428_000_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, StoreError> {
+    let mut config = StoreConfig {
+        data_dir: dir.to_path_buf(),
+        cache_bytes: 8 << 20,
+        open_partitions_max: 2,
+        retention: Some(DurationNanos::from_secs(3_600)),
+        disk_bytes_max: u64::MAX,
+    };
+    change(&mut config);
+    Store::open(config, Clock::manual(UnixNanos(NOW)), Arc::new(Counters::default()))
+}
+
+fn open(dir: &Path) -> Store {
+    open_at(dir, |_| {}).unwrap()
+}
+
+/// `n` spans of two services, one trace each, a second apart, from `NOW` on.
+fn samples(n: u64, first_trace: u128) -> Vec<Sample> {
+    let sample = |no: u64| Sample {
+        service: if no.is_multiple_of(3) { "cart" } else { "checkout" },
+        trace: first_trace + u128::from(no),
+        span: no + 1,
+        start: NOW + no * SECOND,
+        duration: (no + 1) * 1_000_000,
+    };
+    (0..n).map(sample).collect()
+}
+
+fn push(store: &Store, sequence: u64, samples: &[Sample]) {
+    store.push([(sequence, UnixNanos(NOW + 100 * SECOND), Arc::new(batch(samples)))]);
+}
+
+/// Writes everything in the head as a block of `partition`.
+fn checkpoint(store: &Store, partition: &Arc<Partition>) -> Checkpointed {
+    let frozen = store.freeze(partition).expect("the head holds spans");
+    store.checkpoint(&frozen).unwrap()
+}
+
+/// How often each trace id is found, in heads and blocks together.
+fn traces(store: &Store) -> BTreeMap<TraceId, usize> {
+    let snapshot = store.snapshot();
+    let mut found = BTreeMap::new();
+    let mut add = |batch: &SpanBatch| batch.spans.iter().for_each(|span| *found.entry(span.trace_id).or_default() += 1);
+    snapshot.heads.iter().flat_map(|head| &head.batches).for_each(|batch| add(batch));
+    for (partition, visible) in &snapshot.partitions {
+        let open = store.open_partition(partition).unwrap();
+        for (block_no, block) in open.blocks(*visible) {
+            let rows: Vec<u32> = (0..block.expect("the header is whole").summary().spans).collect();
+            add(&open.spans(block_no, &rows).unwrap());
+        }
+    }
+    found
+}
+
+/// Spans counted by the slots of all blocks, per slot.
+fn counted(open: &OpenPartition) -> BTreeMap<Slot, u64> {
+    let mut counts = BTreeMap::new();
+    for (block_no, _) in open.blocks(u64::MAX) {
+        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |_, slot, latency| {
+            *counts.entry(slot).or_default() += latency.histogram.count();
+        })
+        .unwrap();
+    }
+    counts
+}
+
+#[test]
+fn a_span_is_in_the_head_or_in_a_block_and_never_in_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    push(&store, 1, &samples(50, 1));
+    let all_once: BTreeMap<_, _> = (1..=50_u128).map(|trace| (TraceId(trace.to_be_bytes()), 1)).collect();
+    assert_eq!(traces(&store), all_once, "in the head");
+    let frozen = store.freeze(&partition).unwrap();
+    assert_eq!(traces(&store), all_once, "frozen");
+    let _done = store.checkpoint(&frozen).unwrap();
+    assert_eq!(traces(&store), all_once, "in a block");
+    assert_eq!(store.spans_in_memory(), 0);
+    drop((store, frozen, partition));
+    assert_eq!(traces(&open(dir.path())), all_once, "after a restart");
+}
+
+#[test]
+fn sd_29_a_span_that_the_head_holds_twice_is_stored_and_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    push(&store, 1, &samples(10, 1));
+    let mut again = samples(4, 1);
+    again[3].duration += 1;
+    push(&store, 2, &again);
+    let done = checkpoint(&store, &partition);
+    assert_eq!((done.spans, done.duplicates, done.conflicting), (10, 4, 1));
+    let open = store.open_partition(&partition).unwrap();
+    assert_eq!(counted(&open).values().sum::<u64>(), 10);
+    assert_eq!(open.covered_sequence(), 2);
+}
+
+#[test]
+fn sealing_keeps_every_span_and_count_and_lets_the_journal_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    for block in 0..3 {
+        push(&store, block + 1, &samples(40, u128::from(block) * 100 + 1));
+        let _done = checkpoint(&store, &partition);
+    }
+    let before = (traces(&store), counted(&store.open_partition(&partition).unwrap()));
+    let manifest = store.seal(&partition).unwrap();
+    assert_eq!((manifest.spans, manifest.blocks, manifest.last_sequence), (120, 3, 3));
+    assert!(!partition.journal_dir().exists());
+    let open_again = store.open_partition(&partition).unwrap();
+    assert_eq!((traces(&store), counted(&open_again)), before);
+    assert_eq!(rolled_up(&open_again, Resolution::TenSeconds), before.1, "finest roll-up = slots of the blocks");
+    for resolution in Resolution::ALL {
+        assert_eq!(rolled_up(&open_again, resolution).values().sum::<u64>(), 120, "{resolution:?}");
+    }
+}
+
+fn rolled_up(open: &OpenPartition, resolution: Resolution) -> BTreeMap<Slot, u64> {
+    let mut counts = BTreeMap::new();
+    for window in open.rollup_windows(resolution).unwrap() {
+        open.rollup(window)
+            .read(0..u32::MAX, Slot::ALL, &mut |_, slot, latency| {
+                *counts.entry(slot).or_default() += latency.histogram.count();
+            })
+            .unwrap();
+    }
+    counts
+}
+
+#[test]
+fn a_sealed_partition_keeps_its_bytes_over_any_number_of_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    push(&store, 1, &samples(40, 1));
+    let _done = checkpoint(&store, &partition);
+    let manifest = store.seal(&partition).unwrap();
+    drop(store);
+    for _ in 0..3 {
+        let store = open(dir.path());
+        let sealed = store.partitions().remove(0);
+        assert_eq!(sealed.manifest(), Some(Arc::clone(&manifest)));
+        let _open = store.open_partition(&sealed).unwrap();
+        drop((store, _open));
+        assert_eq!(manifest::hash_files(sealed.dir(), &sealed.store_dir()).unwrap(), manifest.files);
+        sealed.close();
+    }
+}
+
+#[test]
+fn retention_removes_whole_partitions_oldest_first_and_never_the_active_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for no in 0..3 {
+        let partition = store.start_partition().unwrap();
+        push(&store, no + 1, &samples(20, u128::from(no) * 100 + 1));
+        let _done = checkpoint(&store, &partition);
+        if no < 2 {
+            let _manifest = store.seal(&partition).unwrap();
+        }
+    }
+    assert_eq!(store.enforce_retention().unwrap(), [""; 0], "everything is young and there is space");
+    store.clock.set(UnixNanos(NOW + 2 * 3_600 * SECOND));
+    let dropped = store.enforce_retention().unwrap();
+    assert_eq!(dropped.iter().map(|name| &name[name.len() - 2..]).collect::<Vec<_>>(), ["01", "02"]);
+    assert_eq!(traces(&store).len(), 20);
+    assert_eq!(files::entry_names(&dir.path().join("partitions")).len(), 1);
+}
+
+#[test]
+fn a_disk_budget_of_nothing_still_keeps_the_active_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), |config| config.disk_bytes_max = 1).unwrap();
+    let sealed = store.start_partition().unwrap();
+    push(&store, 1, &samples(20, 1));
+    let _done = checkpoint(&store, &sealed);
+    let _manifest = store.seal(&sealed).unwrap();
+    let _active = store.start_partition().unwrap();
+    assert_eq!(store.enforce_retention().unwrap(), [sealed.name()]);
+    assert_eq!(store.partitions().len(), 1);
+}
+
+#[test]
+fn a_drop_that_a_crash_interrupted_is_finished_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let left = dir.path().join("partitions/20261123T100000Z-000001.drop/store");
+    std::fs::create_dir_all(&left).unwrap();
+    assert_eq!(open(dir.path()).partitions().len(), 0);
+    assert!(!left.exists());
+}
+
+#[test]
+fn rel_21_a_second_store_on_the_directory_is_refused_with_the_pid_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = open(dir.path());
+    let refused = open_at(dir.path(), |_| {}).unwrap_err().to_string();
+    assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+}
+
+#[test]
+fn rel_12_a_directory_of_another_format_is_refused_by_name_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "spandrel 9\n").unwrap();
+    let refused = open_at(dir.path(), |_| {}).unwrap_err().to_string();
+    assert!(refused.contains("spandrel 9") && refused.contains("spandrel 1"), "{refused}");
+    assert!(!dir.path().join("partitions").exists());
+}
+
+/// Flips bits all over the written part of a sled file.
+fn damage(database: &Path) {
+    let mut bytes = std::fs::read(database).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in (64..written).step_by(977) {
+        bytes[at] ^= 0x55;
+    }
+    std::fs::write(database, bytes).unwrap();
+}
+
+/// sled opens such a file, drops what it cannot read, and says nothing. The checkpoint record then is gone or counts
+/// more pages than there are: either way the journal is replayed from the start.
+#[test]
+fn rel_04_a_damaged_unsealed_database_is_rebuilt_from_its_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    for block in 0..3 {
+        push(&store, block + 1, &samples(2_000, u128::from(block) * 5_000 + 1));
+        let _done = checkpoint(&store, &partition);
+    }
+    let database = partition.store_dir().join("db");
+    drop((store, partition));
+    damage(&database);
+    let rebuilt = open(dir.path()).unsealed().remove(0);
+    assert_eq!(rebuilt.n_blocks(), 0);
+}
+
+#[test]
+fn g_4_a_damaged_sealed_partition_is_refused_by_name_and_its_neighbours_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for no in 0..2 {
+        let partition = store.start_partition().unwrap();
+        push(&store, no + 1, &samples(2_000, u128::from(no) * 5_000 + 1));
+        let _done = checkpoint(&store, &partition);
+        let _manifest = store.seal(&partition).unwrap();
+    }
+    let partitions = store.partitions();
+    drop(store);
+    partitions.iter().for_each(|partition| partition.close());
+    damage(&partitions[0].store_dir().join("db"));
+    let store = open(dir.path());
+    let [damaged, whole] = &store.partitions()[..] else { panic!("both are still listed") };
+    let refused = store.open_partition(damaged).unwrap_err().to_string();
+    assert!(refused.contains("damaged") || refused.contains("engine"), "{refused}");
+    assert_eq!(store.open_partition(whole).unwrap().blocks(u64::MAX).len(), 1);
+}
