@@ -11,6 +11,7 @@ mod refusal;
 mod tempo;
 #[cfg(test)]
 mod tests;
+mod ui;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ impl Doors {
 
     /// Everything that is asked (port 3200).
     pub fn query(&self) -> Router {
-        let router = native::router().merge(tempo::router()).merge(health::router());
+        let router = native::router().merge(tempo::router()).merge(health::router()).merge(ui::router());
         router.fallback(unknown_path).with_state(self.clone())
     }
 

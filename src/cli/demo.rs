@@ -1,7 +1,6 @@
 //! `spandrel demo`: a server, a shop that sends it spans through its public port, and the jump from the slowest
 //! service's p99 to the trace that explains it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,7 +28,8 @@ pub(super) struct DemoArgs {
     /// Exit after the first jump: 0 if it led from the p99 to its trace
     #[arg(long)]
     once: bool,
-    /// The same seed makes the same shop, the same visits and the same faults
+    /// The same seed makes the same shop, the same visits and the same faults; with a --data-dir of your own, take
+    /// another one each time
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// Visits to the shop per second, about 17 spans each
@@ -47,7 +47,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let _id = signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let own_data = RawConfig { data_dir: Some(PathBuf::from("spandrel-demo-data")), ..RawConfig::default() };
+    // Fresh each time: the same seed makes the same trace ids, and an older run's spans would mix with them.
+    let fresh = tempfile::Builder::new().prefix("spandrel-demo-").tempdir().context("cannot make a data directory")?;
+    let own_data = RawConfig { data_dir: Some(fresh.path().to_path_buf()), ..RawConfig::default() };
     let server = Server::start(args.settings.clone().or(own_data).resolve()?)?;
     let outcome = play(args, &server.addresses, &stop);
     server.stop();
@@ -108,9 +110,8 @@ fn jump(client: &Client) -> anyhow::Result<()> {
     check_that_it_opens(client, exemplar)?;
     let (service, trace) = (&view.service, &exemplar.trace_id);
     print(&format!(
-        "\nOpen it:\n  {}\n  {}   (Grafana: Tempo data source with URL {})\nAsk again:\n  spandrel p99 {service}\n  spandrel trace {trace}\n",
-        client.url(&format!("/spandrel/v1/traces/{trace}")),
-        client.url(&format!("/api/traces/{trace}")),
+        "\nOpen it:      {}\nIn Grafana:   a Tempo data source with URL {}\nAsk again:    spandrel p99 {service}\n              spandrel trace {trace}\n",
+        client.url(&format!("/#/trace/{trace}/{}", exemplar.span_id)),
         client.url(""),
     ))
 }
