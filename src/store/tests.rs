@@ -156,8 +156,8 @@ fn a_sealed_partition_keeps_its_bytes_over_any_number_of_opens() {
         let store = open(dir.path());
         let sealed = store.partitions().remove(0);
         assert_eq!(sealed.manifest(), Some(Arc::clone(&manifest)));
-        let _open = store.open_partition(&sealed).unwrap();
-        drop((store, _open));
+        drop(store.open_partition(&sealed).unwrap());
+        drop(store);
         assert_eq!(manifest::hash_files(sealed.dir(), &sealed.store_dir()).unwrap(), manifest.files);
         sealed.close();
     }
@@ -263,7 +263,9 @@ fn g_4_a_damaged_sealed_partition_is_refused_by_name_and_its_neighbours_answer()
     }
     let partitions = store.partitions();
     drop(store);
-    partitions.iter().for_each(|partition| partition.close());
+    for partition in &partitions {
+        partition.close();
+    }
     damage(&partitions[0].store_dir().join("db"));
     let store = open(dir.path());
     let [damaged, whole] = &store.partitions()[..] else { panic!("both are still listed") };
