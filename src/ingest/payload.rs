@@ -41,8 +41,8 @@ pub(super) fn encode(decoded: &Decoded, body_bytes: usize) -> Vec<u8> {
     payload
 }
 
-/// The batch that was acknowledged, and how many spans of the request were rejected.
-pub(super) fn decode(payload: &[u8]) -> Result<(SpanBatch, u64), PayloadError> {
+/// The batch that was acknowledged.
+pub(super) fn decode(payload: &[u8]) -> Result<SpanBatch, PayloadError> {
     let (version, rest) = payload.split_first().ok_or(PayloadError::Short)?;
     if *version != VERSION {
         return Err(PayloadError::UnknownVersion(*version));
@@ -58,5 +58,5 @@ pub(super) fn decode(payload: &[u8]) -> Result<(SpanBatch, u64), PayloadError> {
     let body = lz4_flex::block::decompress(compressed, body_bytes)?;
     let (ordinals, _odd_bytes) = ordinals.as_chunks::<4>();
     let rejected: Vec<u32> = ordinals.iter().map(|ordinal| u32::from_be_bytes(*ordinal)).collect();
-    Ok((otlp::redecode(body, &rejected)?, rejected.len() as u64))
+    Ok(otlp::redecode(body, &rejected)?)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::journal::BodyHash;
+use crate::journal::{BodyHash, RecordLabel};
 use crate::model::{SpanBatch, UnixNanos};
 
 use super::{ExportError, Exported};
@@ -55,6 +55,12 @@ impl Job {
         batch.shrink();
         let (reply, outcome) = oneshot::channel();
         (Self { batch: Arc::new(batch), payload, arrived, hash, exported, reply }, outcome)
+    }
+
+    /// What the journal notes beside the payload.
+    pub(super) fn label(&self) -> RecordLabel {
+        let rejected_spans = u32::try_from(self.exported.rejected_spans).unwrap_or(u32::MAX);
+        RecordLabel { arrived_unix_nano: self.arrived, body_hash: self.hash, rejected_spans }
     }
 
     pub(super) fn spans(&self) -> u64 {

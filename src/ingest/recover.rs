@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::journal::{self, Journal, JournalConfig, RealDisk, RecordHeader};
-use crate::model::UnixNanos;
+use crate::journal::{self, Journal, JournalConfig, RealDisk, RecordHeader, RecordLabel};
 use crate::store::{Partition, Store};
 
 use super::retry_window::{Known, WINDOW};
@@ -63,11 +62,11 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     let remembered_since = ingest.clock.now().saturating_sub(WINDOW);
     let mut spans = 0;
     let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
-        let (kept, rejected) = match payload {
+        let kept = match payload {
             Some(payload) => {
-                let (batch, rejected) = payload::decode(payload)?;
+                let batch = payload::decode(payload)?;
                 let kept = batch.spans.len() as u64;
-                store.push([(header.sequence, header.arrived_unix_nano, Arc::new(batch))]);
+                store.push([(header.sequence, header.label.arrived_unix_nano, Arc::new(batch))]);
                 let (head_spans, head_bytes) = store.head_size();
                 if (ingest.config.checkpoint_spans <= head_spans || ingest.config.checkpoint_bytes <= head_bytes)
                     && let Some(frozen) = store.freeze(partition)
@@ -75,12 +74,12 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
                     let _done = store.checkpoint(&frozen)?;
                 }
                 spans += kept;
-                (kept, rejected)
+                kept
             }
-            None => (0, 0),
+            None => 0,
         };
-        if remembered_since <= header.arrived_unix_nano {
-            remember(ingest, header, header.arrived_unix_nano, kept, rejected);
+        if remembered_since <= header.label.arrived_unix_nano {
+            remember(ingest, &header.label, kept);
         }
         Ok(())
     };
@@ -104,8 +103,9 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     Ok((found.last_sequence.max(covered), found.last_segment_no))
 }
 
-fn remember(ingest: &Ingest, header: &RecordHeader, arrived: UnixNanos, spans: u64, rejected: u64) {
-    let message = (0 < rejected).then(|| format!("rejected {rejected} of {} spans when first sent", spans + rejected));
-    let exported = Exported { rejected_spans: rejected, message };
-    ingest.shared.window.lock().insert(header.body_hash, arrived, Known { spans, exported });
+fn remember(ingest: &Ingest, label: &RecordLabel, spans: u64) {
+    let rejected_spans = u64::from(label.rejected_spans);
+    let message = (0 < rejected_spans).then(|| format!("rejected {rejected_spans} spans when this was first sent"));
+    let exported = Exported { rejected_spans, message };
+    ingest.shared.window.lock().insert(label.body_hash, label.arrived_unix_nano, Known { spans, exported });
 }

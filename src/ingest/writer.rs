@@ -99,7 +99,7 @@ impl Writer {
             if known || !in_group.insert(job.hash) || job.payload.is_empty() {
                 repeats.push(job);
             } else {
-                match self.journal.append(job.arrived, job.hash, &job.payload) {
+                match self.journal.append(job.label(), &job.payload) {
                     Ok(sequence) => fresh.push((sequence, job)),
                     Err(error) => self.refuse([job], || self.refusal(&error)),
                 }

@@ -16,7 +16,7 @@ mod segment;
 mod tests;
 
 pub use disk::{Disk, RealDisk, SegmentFile};
-pub use record::{BodyHash, RecordHeader};
+pub use record::{BodyHash, RecordHeader, RecordLabel};
 pub use recover::{Damage, Recovered, Visit, recover};
 pub use segment::{Committed, Durability, Journal, JournalConfig};
 

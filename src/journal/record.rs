@@ -21,15 +21,24 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyHash(pub [u8; 16]);
 
+/// What the caller says of a record; read back without its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecordLabel {
+    /// When the request arrived.
+    pub arrived_unix_nano: UnixNanos,
+    /// Hash of the request.
+    pub body_hash: BodyHash,
+    /// Spans of the request that were rejected.
+    pub rejected_spans: u32,
+}
+
 /// What a record says about its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
     /// Grows by one from record to record, across segments and partitions.
     pub sequence: u64,
-    /// When the request arrived.
-    pub arrived_unix_nano: UnixNanos,
-    /// Hash of the request.
-    pub body_hash: BodyHash,
+    /// From the caller.
+    pub label: RecordLabel,
     /// Bytes of the payload.
     pub payload_bytes: u32,
     /// XXH3-64 of the payload.
@@ -37,29 +46,24 @@ pub struct RecordHeader {
 }
 
 impl RecordHeader {
-    pub(super) fn new(
-        sequence: u64,
-        arrived_unix_nano: UnixNanos,
-        body_hash: BodyHash,
-        payload: &[u8],
-    ) -> Result<Self, JournalError> {
+    pub(super) fn new(sequence: u64, label: RecordLabel, payload: &[u8]) -> Result<Self, JournalError> {
         let too_long = || JournalError::TooLong { bytes: payload.len(), limit: PAYLOAD_BYTES_MAX };
         if PAYLOAD_BYTES_MAX < payload.len() {
             return Err(too_long());
         }
         let payload_bytes = u32::try_from(payload.len()).map_err(|_| too_long())?;
         let payload_checksum = xxhash_rust::xxh3::xxh3_64(payload);
-        Ok(Self { sequence, arrived_unix_nano, body_hash, payload_bytes, payload_checksum })
+        Ok(Self { sequence, label, payload_bytes, payload_checksum })
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(RECORD_MAGIC);
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.label.rejected_spans.to_be_bytes());
         out.extend_from_slice(&self.payload_bytes.to_be_bytes());
         out.extend_from_slice(&self.sequence.to_be_bytes());
-        out.extend_from_slice(&self.arrived_unix_nano.0.to_be_bytes());
-        out.extend_from_slice(&self.body_hash.0);
+        out.extend_from_slice(&self.label.arrived_unix_nano.0.to_be_bytes());
+        out.extend_from_slice(&self.label.body_hash.0);
         out.extend_from_slice(&self.payload_checksum.to_be_bytes());
         let checksum = xxhash_rust::xxh3::xxh3_64(out.get(start..).unwrap_or_default());
         out.extend_from_slice(&checksum.to_be_bytes());
@@ -75,12 +79,15 @@ impl RecordHeader {
         if xxhash_rust::xxh3::xxh3_64(checked) != u64::from_be_bytes(checksum.try_into().ok()?) {
             return None;
         }
-        let payload_bytes = u32::from_be_bytes(checked.get(8..12)?.try_into().ok()?);
-        Some(Self {
-            payload_bytes,
-            sequence: u64::from_be_bytes(checked.get(12..20)?.try_into().ok()?),
+        let label = RecordLabel {
+            rejected_spans: u32::from_be_bytes(checked.get(4..8)?.try_into().ok()?),
             arrived_unix_nano: UnixNanos(u64::from_be_bytes(checked.get(20..28)?.try_into().ok()?)),
             body_hash: BodyHash(checked.get(28..44)?.try_into().ok()?),
+        };
+        Some(Self {
+            label,
+            payload_bytes: u32::from_be_bytes(checked.get(8..12)?.try_into().ok()?),
+            sequence: u64::from_be_bytes(checked.get(12..20)?.try_into().ok()?),
             payload_checksum: u64::from_be_bytes(checked.get(44..52)?.try_into().ok()?),
         })
     }

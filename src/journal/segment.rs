@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock;
-use crate::model::UnixNanos;
 
-use super::record::{BodyHash, FILE_HEADER_BYTES, RecordHeader, file_header};
+use super::record::{FILE_HEADER_BYTES, RecordHeader, RecordLabel, file_header};
 use super::{Disk, JournalError, SegmentFile};
 
 /// When a commit returns.
@@ -96,16 +95,11 @@ impl Journal {
     ///
     /// # Errors
     /// `TooLong` for a payload above 256 MiB, `Closed` after a failed sync.
-    pub fn append(
-        &mut self,
-        arrived_unix_nano: UnixNanos,
-        body_hash: BodyHash,
-        payload: &[u8],
-    ) -> Result<u64, JournalError> {
+    pub fn append(&mut self, label: RecordLabel, payload: &[u8]) -> Result<u64, JournalError> {
         if self.broken {
             return Err(JournalError::Closed);
         }
-        let header = RecordHeader::new(self.next_sequence, arrived_unix_nano, body_hash, payload)?;
+        let header = RecordHeader::new(self.next_sequence, label, payload)?;
         header.write(&mut self.buffer);
         self.buffer.extend_from_slice(payload);
         self.buffered_records += 1;

@@ -15,9 +15,13 @@ fn config(dir: &Path) -> JournalConfig {
 fn write(dir: &Path, payloads: &[&[u8]]) {
     let mut journal = Journal::new(config(dir), Box::new(RealDisk), 0, 1);
     for payload in payloads {
-        let _sequence = journal.append(UnixNanos(7), BodyHash([9; 16]), payload).unwrap();
+        let _sequence = journal.append(label(9), payload).unwrap();
         let _cost = journal.commit().unwrap();
     }
+}
+
+fn label(no: u8) -> RecordLabel {
+    RecordLabel { arrived_unix_nano: UnixNanos(7), body_hash: BodyHash([no; 16]), rejected_spans: u32::from(no) }
 }
 
 /// Sequence and payload, if it was read.
@@ -26,6 +30,7 @@ type Record = (u64, Option<Vec<u8>>);
 fn read(dir: &Path, covered: u64) -> (Vec<Record>, Recovered) {
     let mut records = Vec::new();
     let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
+        assert_eq!(header.label, label(header.label.body_hash.0[0]), "the label comes back as it was given");
         records.push((header.sequence, payload.map(<[u8]>::to_vec)));
         Ok(())
     };
@@ -175,7 +180,7 @@ fn run_on(disk: FailingDisk, dir: &Path) -> Vec<Vec<u8>> {
     let mut acknowledged = Vec::new();
     for no in 0..30_u8 {
         let payload = vec![no; 500];
-        if journal.append(UnixNanos(1), BodyHash([no; 16]), &payload).is_ok() && journal.commit().is_ok() {
+        if journal.append(label(no), &payload).is_ok() && journal.commit().is_ok() {
             acknowledged.push(payload);
         }
     }
