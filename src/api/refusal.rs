@@ -6,6 +6,7 @@ use tonic::Code;
 use crate::ingest::ExportError;
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
 use crate::otlp::Undecodable;
+use crate::query::QueryError;
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,16 @@ pub(super) struct Refusal {
     pub(super) retry_after_secs: Option<u64>,
     /// At most 1 KiB: longer ones break the header limits of real clients.
     pub(super) message: String,
+}
+
+/// HTTP status of a question without an answer, behind every door.
+pub(super) fn query_status(error: &QueryError) -> StatusCode {
+    match error {
+        QueryError::Starting => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
+        QueryError::Quantile(_) | QueryError::EmptyWindow { .. } => StatusCode::BAD_REQUEST,
+        QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 /// What can be wrong with a body before it is decoded.

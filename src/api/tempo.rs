@@ -10,8 +10,9 @@ use prost::Message;
 
 use crate::model::TraceId;
 use crate::otlp::{self, JsonDialect};
-use crate::query::{Coverage, QueryError};
+use crate::query::Coverage;
 
+use super::refusal::query_status;
 use super::{Doors, text};
 
 #[expect(unreachable_pub, reason = "generated from proto/tempo.proto")]
@@ -107,15 +108,7 @@ async fn encoded_trace(doors: &Doors, id: &str, encoding: Encoding) -> Result<En
         };
         Ok(Some((bytes, answer.coverage)))
     });
-    found.await.map_err(|error| {
-        let status = match &error {
-            QueryError::Starting => StatusCode::SERVICE_UNAVAILABLE,
-            QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
-            QueryError::Quantile(_) | QueryError::EmptyWindow { .. } => StatusCode::BAD_REQUEST,
-            QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        text(status, error.to_string())
-    })
+    found.await.map_err(|error| text(query_status(&error), error.to_string()))
 }
 
 fn protobuf(body: Vec<u8>) -> Response {

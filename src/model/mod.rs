@@ -16,6 +16,6 @@ pub use batch::{
 };
 pub use copy::SpanCopier;
 pub use ids::{ParseIdError, SpanId, TraceId};
-pub use semconv::{UNKNOWN_SERVICE, is_service_entry};
+pub use semconv::{PEEL_DIMENSIONS, UNKNOWN_SERVICE, is_service_entry};
 pub use series::{SeriesKey, SpanKind, SpanStatus};
 pub use time::{DurationNanos, TimeRange, UnixNanos};

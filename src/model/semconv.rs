@@ -5,6 +5,17 @@ use super::{Span, SpanBatch, SpanKind};
 /// Service name of a resource that has none.
 pub const UNKNOWN_SERVICE: &str = "unknown_service";
 
+/// Resource attributes that say where a span ran: exemplars should differ in them, and are shown with them.
+pub const PEEL_DIMENSIONS: [&str; 7] = [
+    "deployment.environment.name",
+    "cloud.region",
+    "cloud.availability_zone",
+    "k8s.node.name",
+    "k8s.pod.name",
+    "host.name",
+    "service.version",
+];
+
 /// Whether the span counts toward its service's latency: SERVER, or CONSUMER that does not merely receive.
 ///
 /// Older instrumentation emits `receive` as CONSUMER; its duration includes waiting for a message.

@@ -4,23 +4,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::latency::{Bucket, counting_instant};
-use crate::model::{DurationNanos, Rows, SpanBatch, SpanId, TraceId, UnixNanos};
+use crate::model::{DurationNanos, PEEL_DIMENSIONS, Rows, SpanBatch, SpanId, TraceId, UnixNanos};
 
 use crate::store::{OpenPartition, StoreError};
 
 use super::contributions::{Contributions, Stored};
 use super::{Coverage, Query};
 
-/// Resource attributes that tell one exemplar from another.
-const SHOWN_ATTRIBUTES: [&str; 7] = [
-    "deployment.environment.name",
-    "cloud.region",
-    "cloud.availability_zone",
-    "k8s.node.name",
-    "k8s.pod.name",
-    "host.name",
-    "service.version",
-];
 /// Candidates that are read to choose the best from.
 const CANDIDATES_MAX: usize = 64;
 
@@ -201,7 +191,7 @@ fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos, bucket: Bucket) -
 }
 
 fn shown_attributes(batch: &SpanBatch, rows: Rows) -> Vec<(&'static str, String)> {
-    let shown = SHOWN_ATTRIBUTES.iter();
+    let shown = PEEL_DIMENSIONS.iter();
     shown.filter_map(|key| Some((*key, batch.string_attribute(rows, key)?.into_owned()))).collect()
 }
 

@@ -7,21 +7,10 @@ use std::sync::Arc;
 use crate::block::{self, Block, RowRef, SectionId};
 use crate::clock;
 use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
-use crate::model::{Rows, SpanBatch};
+use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
 
 use super::engine::{Batch, BlockSections, Checkpoint, Kind};
 use super::{FrozenHead, HeadPart, Store, StoreError};
-
-/// Resource attributes that exemplars of one bucket should differ in.
-const PEEL_DIMENSIONS: [&str; 7] = [
-    "deployment.environment.name",
-    "cloud.region",
-    "cloud.availability_zone",
-    "k8s.node.name",
-    "k8s.pod.name",
-    "host.name",
-    "service.version",
-];
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default)]

@@ -15,6 +15,7 @@ use crate::query::{PercentileQuestion, Quantile, QueryError};
 
 use super::Doors;
 use super::params::{BadParameter, Params};
+use super::refusal::query_status;
 use answers::{CoverageJson, PercentileJson, ServicesJson, StatusJson};
 
 const DOOR: &str = "native";
@@ -57,13 +58,7 @@ impl From<BadParameter> for Failure {
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
-        let status = match &error {
-            QueryError::Starting => StatusCode::SERVICE_UNAVAILABLE,
-            QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
-            QueryError::Quantile(_) | QueryError::EmptyWindow { .. } => StatusCode::BAD_REQUEST,
-            QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self(status, error.to_string())
+        Self(query_status(&error), error.to_string())
     }
 }
 
