@@ -1,0 +1,306 @@
+//! The whole way, measured from outside: the real server as a child process, spans through its gRPC port, then questions.
+//!
+//! `cargo bench --bench end_to_end -- --spans 1000000`
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::{Buf, BufMut, Bytes};
+use spandrel::cli::shop::{Grouping, PreEncoded};
+use spandrel::model::UnixNanos;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Status};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Outcome<T> = Result<T, Failure>;
+
+/// Calls in flight.
+const SENDERS: usize = 4;
+/// Requests that each sender patches and sends again: enough that strings repeat no more than in real traffic.
+const TEMPLATES: usize = 100;
+const TRACE_QUESTIONS: usize = 2_000;
+const PERCENTILE_QUESTIONS: usize = 1_000;
+
+fn main() -> Outcome<()> {
+    // `cargo test` and `cargo bench` without a filter call every bench with flags of their own.
+    let args: Vec<String> = std::env::args().collect();
+    let spans = args.iter().position(|arg| arg == "--spans").and_then(|at| args.get(at + 1)?.parse().ok());
+    let spans: u64 = spans.unwrap_or(if args.iter().any(|arg| arg == "--test") { 10_000 } else { 1_000_000 });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let dir = tempfile::tempdir()?;
+    let mut server = Server::start(dir.path())?;
+    let (before, began) = (own_cpu(), Instant::now());
+    let sent = runtime.block_on(send(&server.otlp_grpc, spans))?;
+    let wall = began.elapsed();
+    let generator = own_cpu() - before;
+    row(
+        "spans acknowledged",
+        format!("{} in {:.1} s, {:.0} spans/s", sent.spans, wall.as_secs_f64(), rate(sent.spans, wall)),
+    );
+    row("bytes per span, sent", format!("{:.0}", per(sent.bytes, sent.spans)));
+    row("server CPU s per M spans, acknowledged", format!("{:.2}", server.cpu()? * 1e6 / sent.spans as f64));
+    row("generator CPU s per M spans", format!("{:.2}", generator * 1e6 / sent.spans as f64));
+    ask(&server, &sent)?;
+    row("peak RSS, MiB", format!("{:.0}", server.peak_rss_mib()?));
+    let killed = Instant::now();
+    server.kill()?;
+    let again = Server::start(dir.path())?;
+    row("ready again after kill -9, s", format!("{:.2}", killed.elapsed().as_secs_f64()));
+    let cpu = again.cpu()?;
+    again.stop()?;
+    row("CPU s of that start and stop", format!("{cpu:.2}"));
+    let (store, journal) = disk(dir.path());
+    row("bytes per span, store", format!("{:.1}", per(store, sent.spans)));
+    row("bytes per span, journal until sealed", format!("{:.1}", per(journal, sent.spans)));
+    Ok(())
+}
+
+fn row(name: &str, value: String) {
+    println!("{name:<42} {value}");
+}
+
+fn rate(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+fn per(amount: u64, count: u64) -> f64 {
+    amount as f64 / count as f64
+}
+
+fn now() -> UnixNanos {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// User and system CPU seconds of a process.
+fn cpu_of(pid: &str) -> Outcome<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
+    Ok(ticks as f64 / 100.0)
+}
+
+fn own_cpu() -> f64 {
+    cpu_of("self").unwrap_or(0.0)
+}
+
+struct Server {
+    child: Child,
+    otlp_grpc: String,
+    http: String,
+}
+
+impl Server {
+    /// Returns once it is ready.
+    fn start(dir: &Path) -> Outcome<Self> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_spandrel"))
+            .args(["serve", "--log-format", "json", "--data-dir"])
+            .arg(dir)
+            .args(["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = child.stderr.take().ok_or("the child has no stderr")?;
+        let (mut otlp_grpc, mut http) = (String::new(), String::new());
+        let mut lines = BufReader::new(stderr).lines();
+        for line in lines.by_ref() {
+            let line: serde_json::Value = serde_json::from_str(&line?)?;
+            let fields = &line["fields"];
+            let address = fields["address"].as_str().unwrap_or_default().to_owned();
+            match (fields["message"].as_str(), fields["name"].as_str()) {
+                (Some("listening"), Some("otlp-grpc")) => otlp_grpc = address,
+                (Some("listening"), Some("http")) => http = address,
+                (Some("ready"), _) => break,
+                _ => {}
+            }
+        }
+        let drain =
+            move || lines.map_while(Result::ok).filter(|line| line.contains("ERROR")).for_each(|l| eprintln!("{l}"));
+        let _reader = std::thread::Builder::new().spawn(drain)?;
+        if http.is_empty() {
+            return Err("the server did not start".into());
+        }
+        Ok(Self { child, otlp_grpc, http })
+    }
+
+    fn cpu(&self) -> Outcome<f64> {
+        cpu_of(&self.child.id().to_string())
+    }
+
+    fn peak_rss_mib(&self) -> Outcome<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        Ok(kib.ok_or("no VmHWM in /proc")? / 1024.0)
+    }
+
+    fn get(&self, path: &str) -> Outcome<String> {
+        Ok(ureq::get(format!("http://{}{path}", self.http)).call()?.body_mut().read_to_string()?)
+    }
+
+    fn kill(&mut self) -> Outcome<()> {
+        self.child.kill()?;
+        let _status = self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and at most 30 s.
+    fn stop(mut self) -> Outcome<()> {
+        let _sent = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.child.try_wait()?.is_none() {
+            if deadline < Instant::now() {
+                self.kill()?;
+                return Err("the server did not stop".into());
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[derive(Default)]
+struct Sent {
+    spans: u64,
+    bytes: u64,
+    traces: Vec<String>,
+}
+
+/// Closed loop: each sender has one call in flight.
+async fn send(address: &str, spans: u64) -> Outcome<Sent> {
+    let channel = tonic::transport::Endpoint::new(format!("http://{address}"))?.connect().await?;
+    let share = spans.div_ceil(SENDERS as u64);
+    let senders: Vec<_> =
+        (0..SENDERS as u64).map(|seed| tokio::spawn(send_share(channel.clone(), seed, share))).collect();
+    let mut all = Sent::default();
+    for sender in senders {
+        let sent = sender.await??;
+        all.spans += sent.spans;
+        all.bytes += sent.bytes;
+        all.traces.extend(sent.traces);
+    }
+    Ok(all)
+}
+
+async fn send_share(channel: tonic::transport::Channel, seed: u64, spans: u64) -> Outcome<Sent> {
+    let mut client = tonic::client::Grpc::new(channel);
+    let mut requests = PreEncoded::new(seed, TEMPLATES, Grouping::Collector);
+    let path = http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    let mut sent = Sent::default();
+    while sent.spans < spans {
+        let body = Bytes::copy_from_slice(requests.next(now()));
+        sent.bytes += body.len() as u64;
+        sent.traces.extend(trace_id(&body));
+        client.ready().await?;
+        let _answer = client.unary(Request::new(body), path.clone(), RawCodec).await?;
+        sent.spans += requests.last_span_count() as u64;
+    }
+    Ok(sent)
+}
+
+/// The trace id of a span in the middle of a request: field 1 of 16 bytes, then field 2 of 8 bytes.
+fn trace_id(body: &[u8]) -> Option<String> {
+    let found = body
+        .windows(20)
+        .skip(body.len() / 2)
+        .find(|window| window.starts_with(&[0x0a, 16]) && window.ends_with(&[0x12, 8]))?;
+    Some(found[2..18].iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Bytes as they are.
+#[derive(Clone, Copy, Default)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for RawCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+fn ask(server: &Server, sent: &Sent) -> Outcome<()> {
+    let step = (sent.traces.len() / TRACE_QUESTIONS).max(1);
+    let mut times = Vec::new();
+    for trace in sent.traces.iter().step_by(step).cycle().take(TRACE_QUESTIONS) {
+        let began = Instant::now();
+        let answer = server.get(&format!("/spandrel/v1/traces/{trace}"))?;
+        times.push(began.elapsed());
+        assert!(answer.contains(trace), "trace {trace} is there");
+    }
+    row("trace by id, p50 / p99 / max ms", quantiles(times));
+    let services: serde_json::Value = serde_json::from_str(&server.get("/spandrel/v1/services")?)?;
+    let services: Vec<&str> =
+        services["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();
+    for (name, windows) in [("all", &["-1h", "-15m", "-3m"][..]), ("last minute", &["-1m"])] {
+        let mut times = Vec::new();
+        for no in 0..PERCENTILE_QUESTIONS {
+            let (service, start) = (services[no % services.len()], windows[no / services.len() % windows.len()]);
+            let began = Instant::now();
+            let _answer = server.get(&format!("/spandrel/v1/percentile?service={service}&start={start}"))?;
+            times.push(began.elapsed());
+        }
+        row(&format!("percentile x5 + exemplars, {name}, ms"), quantiles(times));
+    }
+    Ok(())
+}
+
+fn quantiles(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |q: f64| times[((times.len() as f64 * q).ceil() as usize).clamp(1, times.len()) - 1].as_secs_f64() * 1e3;
+    format!("{:.2} / {:.2} / {:.2}", at(0.5), at(0.99), at(1.0))
+}
+
+/// Bytes taken on disk by databases and by journals.
+fn disk(data_dir: &Path) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt as _;
+    let (mut store, mut journal) = (0, 0);
+    let mut dirs = vec![data_dir.to_path_buf()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let Ok(meta) = entry.metadata() {
+                let of =
+                    if path.components().any(|part| part.as_os_str() == "journal") { &mut journal } else { &mut store };
+                *of += meta.blocks() * 512;
+            }
+        }
+    }
+    (store, journal)
+}
