@@ -2,14 +2,21 @@
 //!
 //! `cargo bench --bench end_to_end -- --spans 1000000`
 
+#![expect(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a bench prints its figures, and may end by a panic"
+)]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use spandrel::cli::shop::{Grouping, PreEncoded};
-use spandrel::model::UnixNanos;
+use spandrel::clock::{Clock, instant};
+use spandrel::model::TraceId;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
 
@@ -31,7 +38,7 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let dir = tempfile::tempdir()?;
     let mut server = Server::start(dir.path())?;
-    let (before, began) = (own_cpu(), Instant::now());
+    let (before, began) = (own_cpu(), instant());
     let sent = runtime.block_on(send(&server.otlp_grpc, spans))?;
     let wall = began.elapsed();
     let generator = own_cpu() - before;
@@ -44,7 +51,7 @@ fn main() -> Outcome<()> {
     row("generator CPU s per M spans", format!("{:.2}", generator * 1e6 / sent.spans as f64));
     ask(&server, &sent)?;
     row("peak RSS, MiB", format!("{:.0}", server.peak_rss_mib()?));
-    let killed = Instant::now();
+    let killed = instant();
     server.kill()?;
     let again = Server::start(dir.path())?;
     row("ready again after kill -9, s", format!("{:.2}", killed.elapsed().as_secs_f64()));
@@ -57,7 +64,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-fn row(name: &str, value: String) {
+fn row(name: &str, value: impl std::fmt::Display) {
     println!("{name:<42} {value}");
 }
 
@@ -67,11 +74,6 @@ fn rate(count: u64, time: Duration) -> f64 {
 
 fn per(amount: u64, count: u64) -> f64 {
     amount as f64 / count as f64
-}
-
-fn now() -> UnixNanos {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixNanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// User and system CPU seconds of a process.
@@ -148,9 +150,9 @@ impl Server {
     /// SIGTERM, and at most 30 s.
     fn stop(mut self) -> Outcome<()> {
         let _sent = Command::new("kill").arg(self.child.id().to_string()).status()?;
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = instant() + Duration::from_secs(30);
         while self.child.try_wait()?.is_none() {
-            if deadline < Instant::now() {
+            if deadline < instant() {
                 self.kill()?;
                 return Err("the server did not stop".into());
             }
@@ -194,9 +196,9 @@ async fn send_share(channel: tonic::transport::Channel, seed: u64, spans: u64) -
     let mut client = tonic::client::Grpc::new(channel);
     let mut requests = PreEncoded::new(seed, TEMPLATES, Grouping::Collector);
     let path = http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
-    let mut sent = Sent::default();
+    let (clock, mut sent) = (Clock::system(), Sent::default());
     while sent.spans < spans {
-        let body = Bytes::copy_from_slice(requests.next(now()));
+        let body = Bytes::copy_from_slice(requests.next(clock.now()));
         sent.bytes += body.len() as u64;
         sent.traces.extend(trace_id(&body));
         client.ready().await?;
@@ -212,7 +214,7 @@ fn trace_id(body: &[u8]) -> Option<String> {
         .windows(20)
         .skip(body.len() / 2)
         .find(|window| window.starts_with(&[0x0a, 16]) && window.ends_with(&[0x12, 8]))?;
-    Some(found[2..18].iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(TraceId(found[2..18].try_into().ok()?).to_string())
 }
 
 /// Bytes as they are.
@@ -257,7 +259,7 @@ fn ask(server: &Server, sent: &Sent) -> Outcome<()> {
     let step = (sent.traces.len() / TRACE_QUESTIONS).max(1);
     let mut times = Vec::new();
     for trace in sent.traces.iter().step_by(step).cycle().take(TRACE_QUESTIONS) {
-        let began = Instant::now();
+        let began = instant();
         let answer = server.get(&format!("/spandrel/v1/traces/{trace}"))?;
         times.push(began.elapsed());
         assert!(answer.contains(trace), "trace {trace} is there");
@@ -270,7 +272,7 @@ fn ask(server: &Server, sent: &Sent) -> Outcome<()> {
         let mut times = Vec::new();
         for no in 0..PERCENTILE_QUESTIONS {
             let (service, start) = (services[no % services.len()], windows[no / services.len() % windows.len()]);
-            let began = Instant::now();
+            let began = instant();
             let _answer = server.get(&format!("/spandrel/v1/percentile?service={service}&start={start}"))?;
             times.push(began.elapsed());
         }
@@ -281,8 +283,8 @@ fn ask(server: &Server, sent: &Sent) -> Outcome<()> {
 
 fn quantiles(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
-    let at = |q: f64| times[((times.len() as f64 * q).ceil() as usize).clamp(1, times.len()) - 1].as_secs_f64() * 1e3;
-    format!("{:.2} / {:.2} / {:.2}", at(0.5), at(0.99), at(1.0))
+    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1].as_secs_f64() * 1e3;
+    format!("{:.2} / {:.2} / {:.2}", at(50), at(99), at(100))
 }
 
 /// Bytes taken on disk by databases and by journals.

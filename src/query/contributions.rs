@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::block::ServiceCount;
 use crate::latency::{Bucket, Histogram, Resolution, Slot, SlotLatency, counting_instant, cover};
 use crate::model::{DurationNanos, SeriesKey, TimeRange, UNKNOWN_SERVICE, UnixNanos, is_service_entry};
-use crate::store::{EachSlot, HeadPart, Manifest, OpenPartition, RollupWindow, Snapshot, StoreError};
+use crate::store::{EachSlot, HeadPart, Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
 
 use super::{Coverage, PercentileQuestion, Query, QueryError, quarantine_coverage};
 
@@ -75,8 +75,8 @@ impl Wanted {
     }
 
     /// The smallest run of series that holds all that count.
-    fn series(&self, series: &[SeriesKey<'_>]) -> Range<u32> {
-        let mut taken = (0..).zip(series).filter(|(_, key)| self.takes(key)).map(|(number, _)| number);
+    fn series(&self, series: &SeriesList) -> Range<u32> {
+        let mut taken = (0..).zip(series.iter()).filter(|(_, key)| self.takes(key)).map(|(number, _)| number);
         let Some(first) = taken.next() else { return 0..0 };
         first..taken.last().unwrap_or(first) + 1
     }
@@ -177,7 +177,7 @@ impl Contributions {
     /// Takes the slots that `read` gives, of the series that count.
     fn add_slots(
         &mut self,
-        keys: &[SeriesKey<'_>],
+        keys: &SeriesList,
         resolution: Resolution,
         block_no: Option<u64>,
         read: impl FnOnce(EachSlot<'_>) -> Result<(), StoreError>,

@@ -20,6 +20,7 @@ mod partition;
 mod retention;
 mod rollup;
 mod seal;
+mod series_table;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub use head::{FrozenHead, HeadPart};
 pub use manifest::Manifest;
 pub use partition::{EachSlot, OpenPartition, Partition};
 pub use rollup::{RollupTable, RollupWindow};
+pub use series_table::SeriesList;
 
 use files::DirLock;
 use head::Head;

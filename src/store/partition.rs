@@ -10,10 +10,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::block::{Block, BlockError, SectionId};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
-use crate::model::{DurationNanos, SeriesKey, SpanBatch, TraceId, UnixNanos};
+use crate::model::{DurationNanos, SpanBatch, TraceId, UnixNanos};
 use crate::telemetry::Counters;
 
 use super::engine::{BlockSections, Checkpoint, Engine, Kind};
+use super::series_table::{SeriesList, SeriesTable};
 use super::{Manifest, StoreConfig, StoreError, files};
 
 /// Sees one slot of one series; the buffer is used again.
@@ -39,6 +40,7 @@ pub struct OpenPartition {
     /// Blocks by number - 1; `None` where the header is damaged.
     blocks: RwLock<Vec<Option<Arc<Block>>>>,
     checkpoint: Mutex<Checkpoint>,
+    pub(super) series: SeriesTable,
 }
 
 impl Partition {
@@ -214,7 +216,8 @@ impl OpenPartition {
             let sections = BlockSections { engine: &engine, block_no };
             blocks.push(Block::open(&sections).ok().map(Arc::new));
         }
-        Ok(Self { engine, blocks: RwLock::new(blocks), checkpoint: Mutex::new(checkpoint) })
+        let (blocks, checkpoint) = (RwLock::new(blocks), Mutex::new(checkpoint));
+        Ok(Self { engine, blocks, checkpoint, series: SeriesTable::default() })
     }
 
     fn all_blocks_readable(&self) -> Result<(), StoreError> {
@@ -258,8 +261,8 @@ impl OpenPartition {
     ///
     /// # Errors
     /// `Block`.
-    pub fn series(&self, block_no: u64) -> Result<Vec<SeriesKey<'static>>, StoreError> {
-        self.with_block(block_no, |block, sections| block.series(sections))
+    pub fn series(&self, block_no: u64) -> Result<SeriesList, StoreError> {
+        self.series.list(block_no, || self.with_block(block_no, |block, sections| block.series(sections)))
     }
 
     /// Spans of one block by row, ascending; exactly as they were sent.

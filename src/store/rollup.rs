@@ -6,15 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
 use crate::model::{SeriesKey, SpanKind, SpanStatus};
 
 use super::engine::{Batch, Kind};
-use super::{EachSlot, OpenPartition, StoreError};
+use super::{EachSlot, OpenPartition, SeriesList, StoreError};
 
 const SECTION_SLOTS: u16 = 0;
 const SECTION_SERIES: u16 = 1;
+/// Where the series of the roll-ups are kept in memory: there is no block 0.
+const ROLLUPS: u64 = 0;
 /// The table under which the partition's series are kept.
 const SERIES_TABLE: u64 = u64::MAX;
 
@@ -73,11 +76,13 @@ impl OpenPartition {
     ///
     /// # Errors
     /// `Damaged`.
-    pub fn rollup_series(&self) -> Result<Vec<SeriesKey<'static>>, StoreError> {
-        let bytes = self.engine.read_all(Kind::Rollup, SERIES_TABLE, SECTION_SERIES)?;
-        decode_series(&bytes).ok_or_else(|| StoreError::Damaged {
-            path: self.engine.path().to_path_buf(),
-            what: "series of the roll-ups".to_owned(),
+    pub fn rollup_series(&self) -> Result<SeriesList, StoreError> {
+        self.series.list(ROLLUPS, || {
+            let bytes = self.engine.read_all(Kind::Rollup, SERIES_TABLE, SECTION_SERIES)?;
+            decode_series(&bytes).ok_or_else(|| StoreError::Damaged {
+                path: self.engine.path().to_path_buf(),
+                what: "series of the roll-ups".to_owned(),
+            })
         })
     }
 
@@ -90,14 +95,14 @@ impl OpenPartition {
     /// resolution, and so on.
     pub(super) fn write_rollups(&self) -> Result<(), StoreError> {
         let series = self.all_series()?;
-        let numbers: BTreeMap<&SeriesKey<'static>, u32> = series.iter().zip(0..).collect();
+        let numbers: BTreeMap<&SeriesKey<'static>, u32> = series.iter().map(|key| &**key).zip(0..).collect();
         let mut numbering = Vec::new();
         for (block_no, block) in self.blocks(u64::MAX) {
             if block.is_none() {
                 continue;
             }
             let own = self.series(block_no)?;
-            let mapped: Vec<u32> = own.iter().map(|key| numbers.get(key).copied().unwrap_or(u32::MAX)).collect();
+            let mapped: Vec<u32> = own.iter().map(|key| numbers.get(&**key).copied().unwrap_or(u32::MAX)).collect();
             numbering.push((block_no, mapped, self.windows_of(block_no)?));
         }
         let windows: BTreeSet<RollupWindow> = numbering.iter().flat_map(|(_, _, windows)| windows).copied().collect();
@@ -132,11 +137,11 @@ impl OpenPartition {
         self.engine.apply(batch)
     }
 
-    fn all_series(&self) -> Result<Vec<SeriesKey<'static>>, StoreError> {
+    fn all_series(&self) -> Result<Vec<Arc<SeriesKey<'static>>>, StoreError> {
         let mut all = BTreeSet::new();
         for (block_no, block) in self.blocks(u64::MAX) {
             if block.is_some() {
-                all.extend(self.series(block_no)?);
+                all.extend(self.series(block_no)?.iter().cloned());
             }
         }
         Ok(all.into_iter().collect())
@@ -198,7 +203,7 @@ impl Coarser {
 }
 
 /// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1.
-fn encode_series(series: &[SeriesKey<'static>]) -> Vec<u8> {
+fn encode_series(series: &[Arc<SeriesKey<'static>>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for key in series {
         for text in [&key.namespace, &key.service, &key.span_name] {

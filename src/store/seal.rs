@@ -13,7 +13,7 @@ use super::manifest::hash_files;
 use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files};
 
 /// Count and exact sum of the latencies in one slot of one series.
-type Tally = HashMap<(SeriesKey<'static>, Slot), (u64, u128)>;
+type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
 
 impl Store {
     /// Seals a partition that nothing is written to any more: all its spans are in blocks.
@@ -114,7 +114,7 @@ fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
         })?;
         for ((number, slot), (count, sum)) in by_number {
             let Some(key) = series.get(number as usize) else { continue };
-            let (all, total) = tally.entry((key.clone(), slot)).or_default();
+            let (all, total) = tally.entry((Arc::clone(key), slot)).or_default();
             *all += count;
             *total += sum;
         }
@@ -129,7 +129,7 @@ fn tally_rollups(open: &OpenPartition) -> Result<Tally, StoreError> {
     for window in open.rollup_windows(Resolution::TenSeconds)? {
         open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
             if let Some(key) = series.get(number as usize) {
-                let (count, sum) = tally.entry((key.clone(), slot)).or_default();
+                let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
                 *count += latency.histogram.count();
                 *sum += latency.histogram.sum_ns();
             }
