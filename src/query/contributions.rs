@@ -20,10 +20,19 @@ pub(super) struct Contributions {
     pub(super) stored: Vec<Stored>,
     pub(super) head: Vec<HeadRow>,
     pub(super) heads: Vec<HeadPart>,
-    pub(super) opens: Vec<(Arc<OpenPartition>, u64)>,
+    pub(super) opens: Vec<Opened>,
     pub(super) wanted: Wanted,
     pub(super) service_is_known: bool,
     pub(super) coverage: Coverage,
+}
+
+/// A partition that was read.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) seq: u64,
+    pub(super) open: Arc<OpenPartition>,
+    /// Blocks that belong to the snapshot.
+    pub(super) visible: u64,
 }
 
 /// One slot of one series.
@@ -75,7 +84,7 @@ impl Wanted {
     }
 
     /// The smallest run of series that holds all that count.
-    fn series(&self, series: &SeriesList) -> Range<u32> {
+    pub(super) fn series(&self, series: &SeriesList) -> Range<u32> {
         let mut taken = (0..).zip(series.iter()).filter(|(_, key)| self.takes(key)).map(|(number, _)| number);
         let Some(first) = taken.next() else { return 0..0 };
         first..taken.last().unwrap_or(first) + 1
@@ -108,7 +117,7 @@ impl Contributions {
                 }
             }
             let read = query.store()?.open_partition(partition).and_then(|open| {
-                found.opens.push((Arc::clone(&open), *visible));
+                found.opens.push(Opened { seq: partition.seq(), open: Arc::clone(&open), visible: *visible });
                 match &manifest {
                     Some(manifest) => found.add_rollups(&open, manifest),
                     None => found.add_blocks(&open, *visible),

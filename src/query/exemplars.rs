@@ -1,9 +1,11 @@
 //! From a bucket to traces in it. First the exemplars that were kept; where none is in that very bucket, the columns
 //! are searched: every counted span is stored, so there is one.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::latency::{Bucket, counting_instant};
+use parking_lot::Mutex;
+
+use crate::latency::{Bucket, Resolution, counting_instant};
 use crate::model::{DurationNanos, PEEL_DIMENSIONS, Rows, SpanBatch, SpanId, TraceId, UnixNanos};
 
 use crate::store::{OpenPartition, StoreError};
@@ -11,8 +13,10 @@ use crate::store::{OpenPartition, StoreError};
 use super::contributions::{Contributions, Stored};
 use super::{Coverage, Query};
 
-/// Candidates that are read to choose the best from.
-const CANDIDATES_MAX: usize = 64;
+/// Candidates that are read for each exemplar that is shown, to choose the best from.
+const CANDIDATES_PER_EXEMPLAR: usize = 2;
+/// Exemplars kept decoded, about half a kilobyte each.
+const CACHED_MAX: usize = 8_192;
 
 /// A span that shows a number.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +47,28 @@ struct Place {
     row: u32,
 }
 
+/// Exemplars that were read lately, by partition, block and row. Blocks never change, so neither does an entry; when
+/// there are too many all are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct ExemplarCache(Mutex<HashMap<(u64, u64, u32), ExemplarAnswer>>);
+
+impl ExemplarCache {
+    fn get(&self, key: (u64, u64, u32)) -> Option<ExemplarAnswer> {
+        self.0.lock().get(&key).cloned()
+    }
+
+    fn insert(&self, key: (u64, u64, u32), exemplar: &ExemplarAnswer) {
+        let mut cached = self.0.lock();
+        if CACHED_MAX <= cached.len() {
+            cached.clear();
+        }
+        let _before = cached.insert(key, exemplar.clone());
+    }
+}
+
 impl Contributions {
-    /// Traces whose latency lies in `bucket`: the slowest first, then such as differ in place or outcome.
+    /// Traces whose latency lies in `bucket`: the slowest first, then such as differ in place or outcome. For the top
+    /// bucket of the answer the first one is the slowest span of all.
     pub(super) fn exemplars(
         &self,
         query: &Query,
@@ -56,29 +80,40 @@ impl Contributions {
         if exemplars_max == 0 {
             return Vec::new();
         }
-        let mut found = self.in_head(bucket);
+        let candidates = exemplars_max * CANDIDATES_PER_EXEMPLAR;
+        let mut found = self.in_head(bucket, candidates);
         let mut places = self.kept(|known| known == bucket);
-        if is_slowest || (found.is_empty() && places.is_empty()) {
-            // Merged slots know their slowest span to the bucket only; the columns know it to the nanosecond.
-            places = self.searched(query, bucket, is_slowest, coverage);
+        if is_slowest {
+            // Merged slots know their slowest span to the bucket only, those of blocks to the nanosecond.
+            places.extend(self.slowest_behind_rollups(query, bucket, coverage));
+            self.resolve(query, &places, &mut found, coverage);
+        } else {
+            if found.is_empty() && places.is_empty() {
+                places = self.searched(query, bucket, coverage);
+            }
+            places.truncate(candidates);
+            self.resolve(query, &places, &mut found, coverage);
         }
-        self.resolve(query, &places, bucket, &mut found, coverage);
         if found.is_empty() {
             // Only damage leads here: the next slower ones are better than none, and say that they are not exact.
-            let above = self.kept(|known| bucket < known);
-            self.resolve(query, &above, bucket, &mut found, coverage);
+            let mut above = self.kept(|known| bucket < known);
+            above.truncate(candidates);
+            self.resolve(query, &above, &mut found, coverage);
+        }
+        for exemplar in &mut found {
+            exemplar.in_bucket = Bucket::of(exemplar.duration) == bucket;
         }
         slowest_and_diverse(found, exemplars_max)
     }
 
-    fn in_head(&self, bucket: Bucket) -> Vec<ExemplarAnswer> {
+    fn in_head(&self, bucket: Bucket, candidates: usize) -> Vec<ExemplarAnswer> {
         let rows = self.head.iter().filter(|row| Bucket::of(row.latency) == bucket);
         let mut rows: Vec<_> = rows.copied().collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.latency));
-        rows.truncate(CANDIDATES_MAX);
+        rows.truncate(candidates);
         let answers = rows.into_iter().filter_map(|row| {
             let head = self.heads.get(row.head)?;
-            exemplar(head.batches.get(row.batch)?, row.row as usize, head.horizon, bucket)
+            exemplar(head.batches.get(row.batch)?, row.row as usize, head.horizon)
         });
         answers.collect()
     }
@@ -96,34 +131,59 @@ impl Contributions {
         places
     }
 
-    /// Looks the bucket up in the columns of the blocks that counted it, newest first: until one is found, or in all of
-    /// them.
-    fn searched(&self, query: &Query, bucket: Bucket, in_all: bool, coverage: &mut Coverage) -> Vec<Place> {
-        let mut found = Vec::new();
+    /// For each roll-up that counted something in `bucket`: what the blocks behind it kept of that bucket.
+    fn slowest_behind_rollups(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
+        let mut places = Vec::new();
+        for stored in self.slots_with(bucket).filter(|stored| stored.block_no.is_none()) {
+            let Some(opened) = self.opens.get(stored.open) else { continue };
+            let slots =
+                Resolution::TenSeconds.slot_of(stored.slot.start)..Resolution::TenSeconds.slot_of(stored.slot.end);
+            for (block_no, block) in opened.open.blocks(opened.visible) {
+                let Some(block) = block else { continue };
+                let summary = block.summary();
+                let longest = summary.services.iter().map(|service| service.max_latency).max().unwrap_or_default();
+                let counted = |at| counting_instant(at, summary.horizon);
+                let (first, last) = (counted(summary.min_start), counted(summary.max_start));
+                if Bucket::of(longest) < bucket || !stored.slot.meets(first, last) {
+                    continue;
+                }
+                let read = opened.open.series(block_no).and_then(|keys| {
+                    let series = self.wanted.series(&keys);
+                    opened.open.block_slots(block_no, series, slots.clone(), &mut |_, _, latency| {
+                        let inside = latency.exemplars.iter().filter(|exemplar| exemplar.bucket == bucket);
+                        places.extend(inside.map(|exemplar| Place { open: stored.open, block_no, row: exemplar.row }));
+                    })
+                });
+                if let Err(error) = read {
+                    query.unreadable(coverage, &format!("block {block_no}"), &error);
+                }
+            }
+        }
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        places.dedup();
+        places
+    }
+
+    /// Looks the bucket up in the columns of the blocks that counted it, newest first, until one is found.
+    fn searched(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
         let mut looked_at = HashSet::new();
         let mut slots: Vec<&Stored> = self.slots_with(bucket).collect();
         slots.sort_by_key(|stored| std::cmp::Reverse(stored.slot.start));
         for stored in slots {
-            if !in_all && !found.is_empty() {
-                break;
-            }
-            let Some((open, visible)) = self.opens.get(stored.open) else { continue };
-            let blocks = stored.block_no.map_or(1..=*visible, |block_no| block_no..=block_no);
+            let Some(opened) = self.opens.get(stored.open) else { continue };
+            let blocks = stored.block_no.map_or(1..=opened.visible, |block_no| block_no..=block_no);
             for block_no in blocks.rev() {
                 if !looked_at.insert((stored.open, block_no)) {
                     continue;
                 }
-                match self.search_block(stored.open, open, block_no, bucket) {
-                    Ok(places) => found.extend(places),
+                match self.search_block(stored.open, &opened.open, block_no, bucket) {
+                    Ok(places) if places.is_empty() => {}
+                    Ok(places) => return places,
                     Err(error) => query.unreadable(coverage, &format!("block {block_no}"), &error),
-                }
-                if !in_all && !found.is_empty() {
-                    break;
                 }
             }
         }
-        found.sort_unstable_by(|a, b| b.cmp(a));
-        found.into_iter().map(|(_, place)| place).collect()
+        Vec::new()
     }
 
     fn search_block(
@@ -132,7 +192,7 @@ impl Contributions {
         open: &OpenPartition,
         block_no: u64,
         bucket: Bucket,
-    ) -> Result<Vec<(DurationNanos, Place)>, StoreError> {
+    ) -> Result<Vec<Place>, StoreError> {
         let Some(block) = open.block(block_no) else { return Ok(Vec::new()) };
         let series = open.series(block_no)?;
         let horizon = block.summary().horizon;
@@ -141,33 +201,35 @@ impl Contributions {
             let counted = self.wanted.counts(counting_instant(start, horizon))
                 && series.get(number as usize).is_some_and(|key| self.wanted.takes(key));
             if counted && Bucket::of(latency) == bucket {
-                places.push((latency, Place { open: open_no, block_no, row }));
+                places.push(Place { open: open_no, block_no, row });
             }
         })?;
         Ok(places)
     }
 
-    /// Reads the spans at `places`, block by block.
-    fn resolve(
-        &self,
-        query: &Query,
-        places: &[Place],
-        bucket: Bucket,
-        found: &mut Vec<ExemplarAnswer>,
-        coverage: &mut Coverage,
-    ) {
+    /// Reads the spans at `places`, block by block, those that are not known yet.
+    fn resolve(&self, query: &Query, places: &[Place], found: &mut Vec<ExemplarAnswer>, coverage: &mut Coverage) {
         let mut by_block: BTreeMap<(usize, u64), Vec<u32>> = BTreeMap::new();
-        for place in places.iter().take(CANDIDATES_MAX) {
-            by_block.entry((place.open, place.block_no)).or_default().push(place.row);
+        for place in places {
+            let Some(opened) = self.opens.get(place.open) else { continue };
+            match query.exemplars.get((opened.seq, place.block_no, place.row)) {
+                Some(known) => found.push(known),
+                None => by_block.entry((place.open, place.block_no)).or_default().push(place.row),
+            }
         }
         for ((open_no, block_no), mut rows) in by_block {
             rows.sort_unstable();
-            let Some((open, _)) = self.opens.get(open_no) else { continue };
-            let Some(block) = open.block(block_no) else { continue };
-            match open.spans(block_no, &rows) {
+            rows.dedup();
+            let Some(opened) = self.opens.get(open_no) else { continue };
+            let Some(block) = opened.open.block(block_no) else { continue };
+            match opened.open.spans(block_no, &rows) {
                 Ok(spans) => {
                     let horizon = block.summary().horizon;
-                    found.extend((0..spans.spans.len()).filter_map(|row| exemplar(&spans, row, horizon, bucket)));
+                    for (at, row) in rows.iter().enumerate() {
+                        let Some(exemplar) = exemplar(&spans, at, horizon) else { continue };
+                        query.exemplars.insert((opened.seq, block_no, *row), &exemplar);
+                        found.push(exemplar);
+                    }
                 }
                 Err(error) => query.unreadable(coverage, &format!("block {block_no}"), &error),
             }
@@ -175,7 +237,8 @@ impl Contributions {
     }
 }
 
-fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos, bucket: Bucket) -> Option<ExemplarAnswer> {
+/// `in_bucket` is for the caller to say.
+fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos) -> Option<ExemplarAnswer> {
     let span = batch.spans.get(row)?;
     let duration = span.latency()?;
     Some(ExemplarAnswer {
@@ -186,7 +249,7 @@ fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos, bucket: Bucket) -
         span_name: batch.text_lossy(span.name).into_owned(),
         error: span.is_error(),
         attributes: shown_attributes(batch, batch.resource(span).attributes),
-        in_bucket: Bucket::of(duration) == bucket,
+        in_bucket: false,
     })
 }
 

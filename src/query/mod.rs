@@ -18,6 +18,7 @@ use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
 pub use exemplars::ExemplarAnswer;
+use exemplars::ExemplarCache;
 pub use percentile::{PercentileAnswer, PercentileQuestion, QuantileRow};
 pub use services::ServiceRow;
 pub use trace::TraceAnswer;
@@ -86,6 +87,7 @@ pub struct Query {
     store: OnceLock<Arc<Store>>,
     clock: Clock,
     counters: Arc<Counters>,
+    exemplars: ExemplarCache,
 }
 
 /// Sizes for `/spandrel/v1/status`, `/ready` and `/metrics`.
@@ -104,7 +106,7 @@ pub struct StoreStatus {
 impl Query {
     /// Without a store every question is answered `Starting`.
     pub fn new(clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { store: OnceLock::new(), clock, counters }
+        Self { store: OnceLock::new(), clock, counters, exemplars: ExemplarCache::default() }
     }
 
     /// Opens the door. A second call changes nothing.
