@@ -108,7 +108,7 @@ fn touch_everything(sections: &Stored) {
     let _spans = read_all(sections);
     let _rows = block.rows_of_trace(sections, TraceId([3; 16]));
     let _series = block.series(sections);
-    let _scan = block.scan_latency(sections, &mut |_, _, _, _| {});
+    let _scan = block.scan_latency(sections, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
 }
 
 #[test]
@@ -218,7 +218,10 @@ fn scan_equals_the_latency_of_each_span() {
     assert_eq!(series, encoded.series);
     assert!(series.is_sorted_by(|a, b| a < b));
     let mut scanned = Vec::new();
-    let mut each = |row, series: u32, start, latency| scanned.push((row, series, start, latency));
+    let mut each = |row, series: u32, start, latency| {
+        scanned.push((row, series, start, latency));
+        std::ops::ControlFlow::Continue(())
+    };
     block.scan_latency(&encoded.sections, &mut each).unwrap();
     let mut direct: Vec<(u32, u32, UnixNanos, DurationNanos)> = Vec::new();
     for (row, place) in (0_u32..).zip(&ordered.rows) {

@@ -69,6 +69,13 @@ impl Wanted {
         self.service == service && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
     }
 
+    /// The same for names as a batch holds them: valid UTF-8, empty when missing.
+    fn names_bytes(&self, namespace: &[u8], service: &[u8]) -> bool {
+        let service = if service.is_empty() { UNKNOWN_SERVICE.as_bytes() } else { service };
+        self.service.as_bytes() == service
+            && self.namespace.as_ref().is_none_or(|wanted| wanted.as_bytes() == namespace)
+    }
+
     /// Whether spans of this series count toward the service's latency.
     pub(super) fn takes(&self, key: &SeriesKey<'_>) -> bool {
         key.entry && self.names(&key.namespace, &key.service)
@@ -210,9 +217,7 @@ impl Contributions {
                 let of_service: Vec<bool> = (batch.scopes.iter())
                     .map(|scope| batch.resources.get(scope.resource as usize).copied().unwrap_or_default())
                     .map(|resource| {
-                        let name = batch.text_lossy(resource.service);
-                        let name = if name.is_empty() { UNKNOWN_SERVICE.into() } else { name };
-                        self.wanted.names(&batch.text_lossy(resource.namespace), &name)
+                        self.wanted.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
                     })
                     .collect();
                 for (row, span) in (0..).zip(&batch.spans) {

@@ -2,6 +2,7 @@
 //! are searched: every counted span is stored, so there is one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,8 @@ use super::{Coverage, Query};
 
 /// Candidates that are read for each exemplar that is shown, to choose the best from.
 const CANDIDATES_PER_EXEMPLAR: usize = 2;
+/// A search of the columns ends with this many.
+const FOUND_ENOUGH: usize = 2;
 /// Exemplars kept decoded, about half a kilobyte each.
 const CACHED_MAX: usize = 8_192;
 
@@ -203,6 +206,7 @@ impl Contributions {
             if counted && Bucket::of(latency) == bucket {
                 places.push(Place { open: open_no, block_no, row });
             }
+            if places.len() < FOUND_ENOUGH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         Ok(places)
     }

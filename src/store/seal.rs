@@ -2,6 +2,7 @@
 //! go. Every step can be repeated after a crash.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,7 @@ fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
             let (count, sum) = by_number.entry((number, slot)).or_default();
             *count += 1;
             *sum += u128::from(latency.0);
+            ControlFlow::Continue(())
         })?;
         for ((number, slot), (count, sum)) in by_number {
             let Some(key) = series.get(number as usize) else { continue };

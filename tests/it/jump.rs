@@ -54,7 +54,7 @@ fn the_slowest_checkout_leads_to_its_trace_bit_for_bit() {
             let answer = get(&url, &[("accept", "application/protobuf")]);
             let stored = TracesData::decode(answer.body.as_slice()).expect("the answer is a trace");
             let sent = TracesData { resource_spans: slow.resource_spans() };
-            assert_eq!(flattened(&stored), flattened(&sent));
+            assert!(flattened(&stored) == flattened(&sent), "sent {sent:#?}, stored {stored:#?}");
             server.restart();
         }
     }
@@ -95,7 +95,8 @@ fn a_program_with_the_rust_sdk_finds_its_slow_request_by_command_line() {
     let url = format!("http://{}", server.addresses.http);
     let shown = spandrel(&["p99", "till", "--q", "0.5,1", "--url", &url]);
     assert!(shown.contains(&slow) && shown.contains("4.00 s"), "{shown}");
-    let json: serde_json::Value = serde_json::from_str(&spandrel(&["p99", "till", "--json", "--url", &url])).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(&spandrel(&["p99", "till", "--json", "--url", &url])).expect("JSON");
     assert_eq!(json["count"], 100);
     assert!(spandrel(&["trace", &slow, "--url", &url]).contains("POST /pay"));
     assert!(spandrel(&["services", "--url", &url]).contains("till"));

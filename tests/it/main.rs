@@ -1,5 +1,9 @@
 //! The whole server, tested through its doors.
 
+#![expect(clippy::indexing_slicing, reason = "a test may end by a panic")]
+#![expect(clippy::disallowed_methods, reason = "a test reads its own settings and waits by the clock")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a test are small")]
+
 mod books;
 mod crash;
 mod doors;

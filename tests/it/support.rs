@@ -40,14 +40,15 @@ impl Answer {
 }
 
 fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60)));
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_mins(1)));
     config.build().into()
 }
 
 fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let mut response = response.expect("the server answers");
     let headers = response.headers().iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let headers = headers.collect();
     let body = response.body_mut().with_config().limit(1 << 30).read_to_vec().expect("the body arrives whole");
     Answer { status: response.status().as_u16(), headers, body }
@@ -148,13 +149,15 @@ pub(crate) struct ChildServer {
 impl ChildServer {
     /// Returns once it is ready; `Err` holds what it said when it is not.
     pub(crate) fn start(dir: &Path) -> Result<Self, String> {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spandrel"))
-            .args(["serve", "--log-format", "json", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0"])
-            .args(["--http", "127.0.0.1:0", "--data-dir"])
-            .arg(dir)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spandrel"));
+        let command = command.args(["serve", "--log-format", "json", "--otlp-grpc", "127.0.0.1:0"]);
+        let command = command.args(["--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]);
+        Self::from(command.arg(dir))
+    }
+
+    /// The same for a command line of one's own; it must log as JSON.
+    pub(crate) fn from(command: &mut Command) -> Result<Self, String> {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
         let (mut otlp_grpc, mut http, mut said) = (String::new(), String::new(), String::new());
         for line in lines.by_ref().map_while(Result::ok) {
@@ -210,13 +213,18 @@ pub(crate) fn now() -> UnixNanos {
     Clock::system().now()
 }
 
-/// Spans with their resource and scope, by span id and kind: what must come back, however it is grouped.
+/// Spans with their resource and scope, by span id and kind: what must come back, however it is grouped. A status that
+/// was left out is the same as an empty one, which answers always carry.
 pub(crate) fn flattened(data: &TracesData) -> BTreeMap<(Vec<u8>, i32), (String, String, Span)> {
     let mut spans = BTreeMap::new();
     for resource in &data.resource_spans {
         for scope in &resource.scope_spans {
             for span in &scope.spans {
-                let of = (format!("{:?} {}", resource.resource, resource.schema_url), format!("{:?} {}", scope.scope, scope.schema_url));
+                let of = (
+                    format!("{:?} {}", resource.resource, resource.schema_url),
+                    format!("{:?} {}", scope.scope, scope.schema_url),
+                );
+                let span = Span { status: Some(span.status.clone().unwrap_or_default()), ..span.clone() };
                 let twice = spans.insert((span.span_id.clone(), span.kind), (of.0, of.1, span.clone()));
                 assert!(twice.is_none(), "span {:02x?} came twice", span.span_id);
             }

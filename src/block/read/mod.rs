@@ -5,7 +5,7 @@ mod group;
 mod spans;
 mod tables;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use self::group::{Group, run_of_row};
 use self::spans::SpanReader;
@@ -103,15 +103,15 @@ impl Block {
         tables::read_series(&self.header, sections)
     }
 
-    /// Calls `each` with row, series, start and latency of every span that has a latency, in row order. Reads five
-    /// columns.
+    /// Calls `each` with row, series, start and latency of every span that has a latency, in row order, until it breaks.
+    /// Reads five columns.
     ///
     /// # Errors
     /// `Damaged`, or as `sections` fails; `each` may have been called before.
     pub fn scan_latency(
         &self,
         sections: &dyn Sections,
-        each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos),
+        each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos) -> ControlFlow<()>,
     ) -> Result<(), BlockError> {
         for number in 0..self.header.groups.len() {
             let mut group = Group::new(&self.header, sections, number);
@@ -132,7 +132,10 @@ impl Block {
                     ..Span::default()
                 };
                 if let Some(latency) = span.latency() {
-                    each(block_row(number * GROUP_ROWS + row), series, span.start_time_unix_nano, latency);
+                    let at = block_row(number * GROUP_ROWS + row);
+                    if each(at, series, span.start_time_unix_nano, latency).is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -5,7 +5,9 @@ use super::directory::{Chunk, Directory, HEADER_BYTES, Header};
 use super::{Damaged, VERSION, checksum};
 use crate::latency::{Resolution, Slot, SlotLatency};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::ops::Range;
+use zstd::bulk::Decompressor;
 
 /// Gives the bytes of a range of the table: exactly so many, or an error.
 pub type Fetch<'a, E> = dyn Fn(Range<u32>) -> Result<Vec<u8>, E> + 'a;
@@ -105,6 +107,17 @@ fn fetch_exactly<E: std::error::Error + 'static>(
     Ok(bytes)
 }
 
+/// A question reads dozens of chunks: making a context for each would cost as much as reading them.
+fn decompress(stored: &[u8], capacity: usize) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static ZSTD: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    ZSTD.with_borrow_mut(|zstd| match zstd {
+        Some(zstd) => zstd.decompress(stored, capacity),
+        None => zstd.insert(Decompressor::new()?).decompress(stored, capacity),
+    })
+}
+
 /// The chunk as it was before compression.
 fn unpack<'a>(chunk: &Chunk, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, Damaged> {
     if checksum(stored) != chunk.checksum {
@@ -114,6 +127,6 @@ fn unpack<'a>(chunk: &Chunk, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, Damaged>
         return Ok(Cow::Borrowed(stored));
     }
     let capacity = usize::try_from(chunk.raw_len).map_err(|_| Damaged { what: "chunk too large" })?;
-    let raw = zstd::bulk::decompress(stored, capacity).map_err(|_| Damaged { what: "compressed chunk" })?;
+    let raw = decompress(stored, capacity).map_err(|_| Damaged { what: "compressed chunk" })?;
     if raw.len() == capacity { Ok(Cow::Owned(raw)) } else { Err(Damaged { what: "length of a chunk" }) }
 }

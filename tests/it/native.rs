@@ -1,0 +1,122 @@
+//! The native API: what it answers, and how it refuses.
+
+use spandrel::cli::shop::{Grouping, Requests, Shop};
+
+use crate::support::{TestServer, now};
+
+fn with_spans() -> TestServer {
+    let server = TestServer::new();
+    let (mut shop, mut requests) = (Shop::new(5), Requests::new(Grouping::Collector));
+    for _ in 0..50 {
+        for request in requests.add(shop.next_trace(now())) {
+            assert_eq!(server.send(&request).status, 200);
+        }
+    }
+    for request in requests.flush() {
+        assert_eq!(server.send(&request).status, 200);
+    }
+    server
+}
+
+#[test]
+fn a_question_that_cannot_be_answered_names_what_is_wrong_and_what_would_be_right() {
+    let server = with_spans();
+    for (path, status, said) in [
+        ("percentile?service=chekout", 404, "known are checkout"),
+        ("percentile", 400, "parameter \"service\" is missing"),
+        ("percentile?service=checkout&q=1.5", 400, "1.5"),
+        ("percentile?service=checkout&q=-0.1", 400, "-0.1"),
+        ("percentile?service=checkout&q=NaN", 400, "NaN"),
+        ("percentile?service=checkout&q=p99", 400, "q=p99 is not a number"),
+        ("percentile?service=checkout&start=-15m&end=-20m", 400, "not after start"),
+        ("percentile?service=checkout&start=yesterday", 400, "start=yesterday is not a time; use RFC 3339"),
+        ("percentile?service=checkout&where={}", 400, "unknown parameter \"where\""),
+        ("percentile?service=checkout&exemplars=1000", 400, "from 0 to 100"),
+        ("traces/xyz", 400, "1 to 32 hex digits"),
+        ("traces/abc", 404, "no span of trace 00000000000000000000000000000abc is stored"),
+    ] {
+        let answer = server.get(&format!("/spandrel/v1/{path}"));
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+        let error = answer.json()["error"].as_str().expect("errors are JSON").to_owned();
+        assert!(error.contains(said), "{path}: {error}");
+    }
+}
+
+#[test]
+fn times_are_taken_in_every_form_and_the_window_is_whole_slots() {
+    let server = with_spans();
+    let (end, start) = (now().0 / 1_000_000_000 + 60, now().0 / 1_000_000_000 - 600);
+    let rfc3339 = |secs: u64| jiff::Timestamp::from_second(secs.cast_signed()).expect("a time").to_string();
+    let windows = [
+        format!("start={start}&end={end}"),
+        format!("start={start}000&end={end}000"),
+        format!("start={start}000000000&end={end}000000000"),
+        format!("start={}&end={}", rfc3339(start), rfc3339(end)),
+    ];
+    let answers =
+        windows.map(|window| server.json(&format!("/spandrel/v1/percentile?service=checkout&q=0.5&{window}")));
+    for answer in &answers {
+        assert_eq!(answer, &answers[0]);
+        assert!(0 < answer["count"].as_u64().expect("a number"));
+        for edge in ["start_unix_nano", "end_unix_nano"] {
+            assert!(answer[edge].as_str().expect("a string").ends_with("0000000000"), "whole 10 s: {}", answer[edge]);
+        }
+    }
+}
+
+#[test]
+fn a_percentile_answer_has_the_shape_of_its_manual() {
+    let server = with_spans();
+    let answer = server.json("/spandrel/v1/percentile?service=checkout&q=0.5,0.99&exemplars=2");
+    let row = &answer["quantiles"][1];
+    assert_eq!(row["q"], 0.99);
+    let (value, low, high) = (&row["value_ns"], &row["bucket"]["low_ns"], &row["bucket"]["high_ns"]);
+    assert!(value == high && low.as_u64() < high.as_u64(), "{row}");
+    let exemplar = &row["exemplars"][0];
+    let id = exemplar["trace_id"].as_str().expect("a string");
+    assert_eq!((id.len(), exemplar["span_id"].as_str().expect("a string").len()), (32, 16));
+    assert!(exemplar["attributes"]["cloud.availability_zone"].is_string(), "{exemplar}");
+    let opened = server.get(&format!("/spandrel/v1/traces/{id}"));
+    assert!(opened.status == 200 && opened.text().contains(exemplar["span_id"].as_str().expect("a string")));
+    assert_eq!(answer["coverage"], serde_json::json!({ "complete": true, "reasons": [] }));
+    assert_eq!(
+        server.json("/spandrel/v1/percentile?service=checkout&q=0.5&exemplars=0")["quantiles"][0]["exemplars"],
+        serde_json::json!([])
+    );
+}
+
+#[test]
+fn a_window_without_spans_has_a_count_of_zero_and_no_numbers() {
+    let answer = with_spans().json("/spandrel/v1/percentile?service=checkout&start=1000&end=2000");
+    assert_eq!((&answer["count"], &answer["quantiles"]), (&0.into(), &serde_json::json!([])));
+}
+
+#[test]
+fn namespaces_tell_services_of_one_name_apart() {
+    let server = with_spans();
+    let count = |query: &str| server.json(&format!("/spandrel/v1/percentile?service=checkout{query}"))["count"].clone();
+    assert_eq!(count(""), count("&namespace=sales"));
+    assert_eq!(server.get("/spandrel/v1/percentile?service=checkout&namespace=other").status, 404);
+}
+
+#[test]
+fn health_status_and_the_page_answer() {
+    let server = TestServer::new();
+    assert_eq!(server.get("/healthz").text(), "ok\n");
+    let ready = server.json("/ready");
+    assert_eq!((&ready["ready"], &ready["durability"]), (&true.into(), &"fsync".into()));
+    assert_eq!(server.json("/spandrel/v1/status")["partitions"].as_array().map(Vec::len), Some(1));
+    let page = server.get("/");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
+    assert!(page.text().contains("/ui/app.js") && server.get("/ui/app.js").status == 200);
+    let unknown = server.get("/api/v1/query");
+    assert!(unknown.status == 404 && !unknown.text().contains('<'), "never HTML for an API path");
+}
+
+#[test]
+fn relaxed_durability_is_announced() {
+    let server = TestServer::with(|config| config.ingest.durability = spandrel::journal::Durability::Relaxed);
+    let ready = server.json("/ready");
+    assert_eq!(ready["durability"], "relaxed");
+    assert!(ready["reasons"][0].as_str().expect("a reason").contains("power cut"), "{ready}");
+}

@@ -1,0 +1,143 @@
+//! Every percentile against an exact sort of the same spans, from the head, from blocks and from roll-ups together.
+//!
+//! 10,000 questions by default; `SPANDREL_QUESTIONS=1000000` for more.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+
+use crate::support::{TestServer, now};
+
+const SERVICES: [&str; 3] = ["cart", "checkout", "payment"];
+const SLOT: u64 = 10_000_000_000;
+/// Spans lie in the last two hours.
+const SPREAD: u64 = 720 * SLOT;
+const SPANS: u64 = 24_000;
+
+/// splitmix64: a test replays from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+/// (start, duration, trace id) of each span, by service.
+type Exact = BTreeMap<&'static str, Vec<(u64, u64, String)>>;
+
+fn service_spans(service: &str, spans: Vec<Span>) -> ResourceSpans {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(service.to_owned())) });
+    let attributes = vec![KeyValue { key: "service.name".to_owned(), value, ..KeyValue::default() }];
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    ResourceSpans {
+        resource: Some(Resource { attributes, ..Resource::default() }),
+        scope_spans,
+        ..ResourceSpans::default()
+    }
+}
+
+fn fill(server: &TestServer, random: &mut Random) -> Exact {
+    let mut exact = Exact::new();
+    let first = now().0 - SPREAD;
+    for batch in 0..SPANS / 200 {
+        let service = SERVICES[usize::try_from(batch % 3).expect("small")];
+        let spans = (0..200).map(|no| {
+            let start = first + random.below(SPREAD);
+            // From a microsecond to a quarter of an hour, evenly over the octaves, with a few of no length at all.
+            let duration = if random.below(50) == 0 {
+                random.below(600)
+            } else {
+                (1 << (10 + random.below(30))) + random.below(1 << 20)
+            };
+            let trace = u128::from(batch * 1_000 + no + 1);
+            exact.entry(service).or_default().push((start, duration, format!("{trace:032x}")));
+            Span {
+                trace_id: trace.to_be_bytes().to_vec(),
+                span_id: (batch * 1_000 + no + 1).to_be_bytes().to_vec(),
+                name: format!("call {}", no % 5),
+                kind: 2,
+                start_time_unix_nano: start,
+                end_time_unix_nano: start + duration,
+                ..Span::default()
+            }
+        });
+        let resource_spans = vec![service_spans(service, spans.collect())];
+        assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
+    }
+    exact
+}
+
+/// Nearest rank, as HdrHistogram counts it.
+fn rank(q: f64, count: usize) -> usize {
+    ((q * count as f64).ceil() as usize).clamp(1, count)
+}
+
+fn ask(server: &TestServer, exact: &Exact, random: &mut Random) {
+    let service = SERVICES[usize::try_from(random.below(3)).expect("small")];
+    let from = now().0 / SLOT * SLOT - SPREAD + random.below(720) * SLOT;
+    let longest = 1 << random.below(10);
+    let to = from + (1 + random.below(longest)) * SLOT;
+    let mut quantiles: Vec<f64> = (0..8).map(|_| random.below(1_000_001) as f64 / 1e6).collect();
+    quantiles.extend([0.0, 1.0]);
+    let inside = exact[service].iter().filter(|(start, ..)| (from..to).contains(start));
+    let mut sorted: Vec<(u64, &str)> = inside.map(|(_, duration, trace)| (*duration, trace.as_str())).collect();
+    sorted.sort_unstable();
+    let q: Vec<String> = quantiles.iter().map(f64::to_string).collect();
+    let path = format!("/spandrel/v1/percentile?service={service}&start={from}&end={to}&exemplars=1&q={}", q.join(","));
+    let answer = server.json(&path);
+    assert_eq!(answer["count"], sorted.len(), "{path}");
+    assert_eq!(answer["coverage"]["complete"], true, "{answer}");
+    if sorted.is_empty() {
+        assert_eq!(answer["quantiles"], serde_json::json!([]));
+        return;
+    }
+    for (row, q) in answer["quantiles"].as_array().expect("rows").iter().zip(quantiles) {
+        let number = |pointer: &str| row.pointer(pointer).and_then(serde_json::Value::as_u64).expect("a number");
+        let rank = rank(q, sorted.len());
+        let (expected, _) = sorted[rank - 1];
+        let (value, low, high) = (number("/value_ns"), number("/bucket/low_ns"), number("/bucket/high_ns"));
+        assert_eq!(number("/rank"), rank as u64, "{path} {q}");
+        assert!(low <= expected && expected <= high && value == high, "{path} {q}: {expected} in {low}..={high}");
+        assert!(
+            value - expected <= (expected / 1_000).max(511),
+            "{path} {q}: {value} is within the stated error of {expected}"
+        );
+        let exemplar = &row["exemplars"][0];
+        let duration = exemplar["duration_ns"].as_u64().expect("an exemplar");
+        assert!(low <= duration && duration <= high && exemplar["in_bucket"] == true, "{path} {q}: {row}");
+        let stored = sorted.iter().any(|(known, trace)| *known == duration && exemplar["trace_id"] == *trace);
+        assert!(stored, "{path} {q}: the exemplar is a span of this window: {exemplar}");
+        if rank == sorted.len() {
+            assert_eq!(duration, sorted[rank - 1].0, "{path} {q}: the slowest span itself");
+        }
+    }
+}
+
+#[test]
+fn rel_19_every_quantile_is_within_its_stated_error_and_brings_a_span_of_its_bucket() {
+    let server = TestServer::with(|config| {
+        config.ingest.checkpoint_spans = 1_500;
+        config.ingest.partition_bytes_max = 150_000;
+    });
+    let mut random = Random(23);
+    let exact = fill(&server, &mut random);
+    let questions: u64 = std::env::var("SPANDREL_QUESTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    for _ in 0..questions / 10 {
+        ask(&server, &exact, &mut random);
+    }
+    let partitions = server.json("/spandrel/v1/status")["partitions"].clone();
+    let sealed = partitions.as_array().expect("a list").iter().filter(|partition| partition["sealed"] == true).count();
+    assert!(1 < sealed, "roll-ups took part: {partitions}");
+}
