@@ -10,6 +10,8 @@ use super::samples::{Dice, any_batch, canonical, shop};
 use super::*;
 use crate::model::{DurationNanos, SeriesKey, SpanBatch, SpanId, TraceId, UnixNanos};
 
+const ANY: std::ops::RangeInclusive<DurationNanos> = DurationNanos(0)..=DurationNanos(u64::MAX);
+
 type Stored = Vec<(SectionId, Vec<u8>)>;
 
 fn shared(batches: Vec<SpanBatch>) -> Vec<Arc<SpanBatch>> {
@@ -108,7 +110,7 @@ fn touch_everything(sections: &Stored) {
     let _spans = read_all(sections);
     let _rows = block.rows_of_trace(sections, TraceId([3; 16]));
     let _series = block.series(sections);
-    let _scan = block.scan_latency(sections, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
+    let _scan = block.scan_latency(sections, &ANY, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
 }
 
 #[test]
@@ -222,7 +224,7 @@ fn scan_equals_the_latency_of_each_span() {
         scanned.push((row, series, start, latency));
         std::ops::ControlFlow::Continue(())
     };
-    block.scan_latency(&encoded.sections, &mut each).unwrap();
+    block.scan_latency(&encoded.sections, &ANY, &mut each).unwrap();
     let mut direct: Vec<(u32, u32, UnixNanos, DurationNanos)> = Vec::new();
     for (row, place) in (0_u32..).zip(&ordered.rows) {
         let batch = &batches[place.batch as usize];

@@ -200,10 +200,12 @@ impl Contributions {
         let series = open.series(block_no)?;
         let horizon = block.summary().horizon;
         let mut places = Vec::new();
-        open.scan_latency(block_no, &mut |row, number, start, latency| {
+        // The top bucket takes everything longer as well.
+        let high = if bucket == Bucket::TOP { DurationNanos(u64::MAX) } else { bucket.high() };
+        open.scan_latency(block_no, &(bucket.low()..=high), &mut |row, number, start, _| {
             let counted = self.wanted.counts(counting_instant(start, horizon))
                 && series.get(number as usize).is_some_and(|key| self.wanted.takes(key));
-            if counted && Bucket::of(latency) == bucket {
+            if counted {
                 places.push(Place { open: open_no, block_no, row });
             }
             if places.len() < FOUND_ENOUGH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -1,7 +1,7 @@
 //! One partition: a directory with one database, active until it is sealed, opened when somebody asks.
 
 use std::fs;
-use std::ops::{ControlFlow, Range};
+use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -287,17 +287,18 @@ impl OpenPartition {
         })
     }
 
-    /// Calls `each(row, series, start, latency)` for every span of a block that has a latency, until it breaks, reading
-    /// those columns alone.
+    /// Calls `each(row, series, start, latency)` for every span of a block with a latency in `within`, until it
+    /// breaks, reading those columns alone.
     ///
     /// # Errors
     /// `Block`.
     pub fn scan_latency(
         &self,
         block_no: u64,
+        within: &RangeInclusive<DurationNanos>,
         each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        self.with_block(block_no, |block, sections| block.scan_latency(sections, each))
+        self.with_block(block_no, |block, sections| block.scan_latency(sections, within, each))
     }
 
     fn with_block<T>(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
-use crate::model::{SeriesKey, UnixNanos};
+use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
 use super::manifest::hash_files;
 use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files};
@@ -107,7 +107,8 @@ fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
         let series = open.series(block_no)?;
         let horizon = block.summary().horizon;
         let mut by_number: HashMap<(u32, Slot), (u64, u128)> = HashMap::new();
-        open.scan_latency(block_no, &mut |_, number, start, latency| {
+        let any = DurationNanos(0)..=DurationNanos(u64::MAX);
+        open.scan_latency(block_no, &any, &mut |_, number, start, latency| {
             let slot = Resolution::TenSeconds.slot_of(counting_instant(start, horizon));
             let (count, sum) = by_number.entry((number, slot)).or_default();
             *count += 1;

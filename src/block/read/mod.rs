@@ -5,7 +5,7 @@ mod group;
 mod spans;
 mod tables;
 
-use std::ops::{ControlFlow, Range};
+use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use self::group::{Group, run_of_row};
 use self::spans::SpanReader;
@@ -103,35 +103,37 @@ impl Block {
         tables::read_series(&self.header, sections)
     }
 
-    /// Calls `each` with row, series, start and latency of every span that has a latency, in row order, until it breaks.
-    /// Reads five columns.
+    /// Calls `each` with row, series, start and latency of every span with a latency in `within`, in row order, until it
+    /// breaks. Reads one column of the row groups without such a span, five of the others.
     ///
     /// # Errors
     /// `Damaged`, or as `sections` fails; `each` may have been called before.
     pub fn scan_latency(
         &self,
         sections: &dyn Sections,
+        within: &RangeInclusive<DurationNanos>,
         each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos) -> ControlFlow<()>,
     ) -> Result<(), BlockError> {
         for number in 0..self.header.groups.len() {
             let mut group = Group::new(&self.header, sections, number);
+            group.fetch(|column| column == column::DURATION)?;
+            let durations = group.ints(column::DURATION, group.n_rows)?.into_values(group.n_rows);
+            if !durations.iter().any(|duration| within.contains(&DurationNanos(*duration))) {
+                continue;
+            }
             group.fetch(|column| {
-                matches!(
-                    column,
-                    column::TRACE | column::TRACE_START | column::START_DELTA | column::DURATION | column::SERIES
-                )
+                matches!(column, column::TRACE | column::TRACE_START | column::START_DELTA | column::SERIES)
             })?;
             let runs = group.runs()?;
             let starts = group.starts(&runs)?;
             let series = group.series(&run_of_row(&runs))?;
-            let durations = group.ints(column::DURATION, group.n_rows)?.into_values(group.n_rows);
             for (row, ((start, series), duration)) in starts.into_iter().zip(series).zip(durations).enumerate() {
                 let span = Span {
                     start_time_unix_nano: UnixNanos(start),
                     end_time_unix_nano: UnixNanos(start.wrapping_add(duration)),
                     ..Span::default()
                 };
-                if let Some(latency) = span.latency() {
+                if let Some(latency) = span.latency().filter(|latency| within.contains(latency)) {
                     let at = block_row(number * GROUP_ROWS + row);
                     if each(at, series, span.start_time_unix_nano, latency).is_break() {
                         return Ok(());
