@@ -203,7 +203,7 @@ impl Contributions {
         read(&mut |series, slot, latency| {
             let slot = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
             if keys.get(series as usize).is_some_and(|key| wanted.takes(key)) {
-                stored.push(Stored { open, block_no, slot, latency: std::mem::take(latency) });
+                stored.push(Stored { open, block_no, slot, latency: latency.clone() });
             }
         })
     }
