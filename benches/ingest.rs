@@ -30,7 +30,7 @@ fn bench(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config =
         JournalConfig { dir: dir.path().to_path_buf(), segment_bytes: 64 << 20, durability: Durability::Fsync };
-    let mut journal = Journal::new(config, Box::new(RealDisk), 0, 1);
+    let mut journal = Journal::new(config, Arc::new(RealDisk), 0, 1);
     let _group = group.bench_function("journal it: append, write, fdatasync", |bencher| {
         bencher.iter(|| {
             let _sequence = journal.append(RecordLabel::default(), &body).expect("it is short enough");

@@ -15,7 +15,7 @@ use crate::api::{self, Doors};
 use crate::clock::Clock;
 use crate::config::{Config, RawConfig};
 use crate::ingest::{Ingest, Running};
-use crate::journal::Durability;
+use crate::journal::{Durability, RealDisk};
 use crate::query::Query;
 use crate::store::Store;
 use crate::telemetry::Counters;
@@ -74,7 +74,7 @@ impl Server {
     /// A port that is taken, a directory that is in use or cannot be read.
     pub fn start(config: Config) -> anyhow::Result<Self> {
         let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
-        let ingest = Arc::new(Ingest::new(config.ingest, clock.clone(), Arc::clone(&counters)));
+        let ingest = Arc::new(Ingest::new(config.ingest, Arc::new(RealDisk), clock.clone(), Arc::clone(&counters)));
         let query = Arc::new(Query::new(clock.clone(), Arc::clone(&counters)));
         let doors = Doors::new(Arc::clone(&ingest), Arc::clone(&query), Arc::clone(&counters), config.body_bytes_max);
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use crate::journal::{BodyHash, JournalError};
+use crate::journal::{BodyHash, Disk, JournalError};
 use crate::model::DurationNanos;
 use crate::otlp::{self, DecodeOptions, Undecodable};
 use crate::store::StoreError;
@@ -152,6 +152,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Ingest {
     config: IngestConfig,
+    disk: Arc<dyn Disk>,
     clock: Clock,
     counters: Arc<Counters>,
     budget: Budget,
@@ -174,8 +175,8 @@ pub struct Running {
 }
 
 impl Ingest {
-    /// A closed door: every export is answered `Starting` until `start`.
-    pub fn new(config: IngestConfig, clock: Clock, counters: Arc<Counters>) -> Self {
+    /// A closed door: every export is answered `Starting` until `start`. The journal lies on `disk`.
+    pub fn new(config: IngestConfig, disk: Arc<dyn Disk>, clock: Clock, counters: Arc<Counters>) -> Self {
         let shared =
             Shared { phase: RwLock::new(Phase::Starting), window: parking_lot::Mutex::new(RetryWindow::default()) };
         Self {
@@ -183,6 +184,7 @@ impl Ingest {
             queue: Queue::new(config.queue_requests_max),
             shared: Arc::new(shared),
             config,
+            disk,
             clock,
             counters,
         }

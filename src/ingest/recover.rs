@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::journal::{self, Journal, JournalConfig, RealDisk, RecordHeader, RecordLabel};
+use crate::journal::{self, Disk, Journal, JournalConfig, RecordHeader, RecordLabel};
 use crate::store::{Partition, Store};
 
 use super::retry_window::{Known, WINDOW};
@@ -37,13 +37,15 @@ pub(super) fn recover(ingest: &Ingest, store: &Arc<Store>) -> Result<Recovered, 
         segment_no = 0;
         store.start_partition()?
     };
-    let journal = open_journal(&ingest.config, &partition, segment_no, last_sequence.unwrap_or(0) + 1);
+    let journal =
+        open_journal(&ingest.config, Arc::clone(&ingest.disk), &partition, segment_no, last_sequence.unwrap_or(0) + 1);
     Ok(Recovered { partition, journal, to_seal })
 }
 
 /// A journal that goes on in `partition` behind segment `segment_no`.
 pub(super) fn open_journal(
     config: &IngestConfig,
+    disk: Arc<dyn Disk>,
     partition: &Partition,
     segment_no: u64,
     next_sequence: u64,
@@ -53,7 +55,7 @@ pub(super) fn open_journal(
         segment_bytes: config.journal_segment_bytes,
         durability: config.durability,
     };
-    Journal::new(config, Box::new(RealDisk), segment_no, next_sequence)
+    Journal::new(config, disk, segment_no, next_sequence)
 }
 
 /// Returns the last sequence of the partition and the number of its newest segment.
@@ -83,7 +85,7 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
         }
         Ok(())
     };
-    let found = journal::recover(&partition.journal_dir(), &RealDisk, covered, &mut visit)?;
+    let found = journal::recover(&partition.journal_dir(), &*ingest.disk, covered, &mut visit)?;
     ingest.counters.spans_replayed.add(spans);
     ingest.counters.journal_damaged.add(found.damaged.len() as u64);
     for damage in &found.damaged {

@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::journal::{BodyHash, Journal, JournalError};
+use crate::journal::{BodyHash, Disk, Journal, JournalError};
 use crate::model::{DurationNanos, UnixNanos};
 use crate::store::{Partition, Store};
 use crate::telemetry::Counters;
@@ -30,6 +30,7 @@ const BACKLOG_WITHIN: Duration = Duration::from_secs(1);
 
 struct Writer {
     config: IngestConfig,
+    disk: Arc<dyn Disk>,
     clock: Clock,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
@@ -52,6 +53,7 @@ pub(super) fn spawn(
     let began = (0 < store.spans_in_memory() || 0 < partition.n_blocks()).then(|| ingest.clock.now());
     let writer = Writer {
         config: ingest.config.clone(),
+        disk: Arc::clone(&ingest.disk),
         clock: ingest.clock.clone(),
         counters: Arc::clone(&ingest.counters),
         shared: Arc::clone(&ingest.shared),
@@ -218,7 +220,7 @@ impl Writer {
         };
         self.freeze();
         let next_sequence = self.journal.next_sequence();
-        let next_journal = open_journal(&self.config, &next, 0, next_sequence);
+        let next_journal = open_journal(&self.config, Arc::clone(&self.disk), &next, 0, next_sequence);
         let full_journal = std::mem::replace(&mut self.journal, next_journal);
         let full = std::mem::replace(&mut self.partition, next);
         self.partition_began = None;
@@ -232,7 +234,10 @@ impl Writer {
     fn finish(&mut self) {
         self.freeze();
         self.work.stop_retrying();
-        let journal = std::mem::replace(&mut self.journal, open_journal(&self.config, &self.partition, 0, 0));
+        let journal = std::mem::replace(
+            &mut self.journal,
+            open_journal(&self.config, Arc::clone(&self.disk), &self.partition, 0, 0),
+        );
         if let Err(error) = journal.close() {
             tracing::warn!(error = &error as &dyn std::error::Error, "the journal keeps its unused end");
         }

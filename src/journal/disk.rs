@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Creates segment files and makes directory entries durable.
-pub trait Disk: Debug + Send {
+pub trait Disk: Debug + Send + Sync {
     /// Creates a new file with `len` bytes allocated. Must not exist yet.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Writing: records gather in a buffer, `commit` writes and syncs them together.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::clock;
 
@@ -32,7 +33,7 @@ pub struct JournalConfig {
 #[derive(Debug)]
 pub struct Journal {
     config: JournalConfig,
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     segment: Option<Segment>,
     segment_no: u64,
     next_sequence: u64,
@@ -67,7 +68,7 @@ pub struct Committed {
 impl Journal {
     /// A journal that continues after segment `last_segment_no` with sequence `next_sequence`. Never appends to an
     /// existing segment; the first one is created by the first commit.
-    pub fn new(config: JournalConfig, disk: Box<dyn Disk>, last_segment_no: u64, next_sequence: u64) -> Self {
+    pub fn new(config: JournalConfig, disk: Arc<dyn Disk>, last_segment_no: u64, next_sequence: u64) -> Self {
         Self {
             config,
             disk,

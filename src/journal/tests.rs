@@ -13,7 +13,7 @@ fn config(dir: &Path) -> JournalConfig {
 }
 
 fn write(dir: &Path, payloads: &[&[u8]]) {
-    let mut journal = Journal::new(config(dir), Box::new(RealDisk), 0, 1);
+    let mut journal = Journal::new(config(dir), Arc::new(RealDisk), 0, 1);
     for payload in payloads {
         let _sequence = journal.append(label(9), payload).unwrap();
         let _cost = journal.commit().unwrap();
@@ -176,7 +176,7 @@ impl SegmentFile for FailingFile {
 
 /// Writes 30 records over several segments on a failing disk; returns which were acknowledged.
 fn run_on(disk: FailingDisk, dir: &Path) -> Vec<Vec<u8>> {
-    let mut journal = Journal::new(config(dir), Box::new(disk), 0, 1);
+    let mut journal = Journal::new(config(dir), Arc::new(disk), 0, 1);
     let mut acknowledged = Vec::new();
     for no in 0..30_u8 {
         let payload = vec![no; 500];
