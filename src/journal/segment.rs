@@ -40,8 +40,6 @@ pub struct Journal {
     /// Encoded records not yet written.
     buffer: Vec<u8>,
     buffered_records: u64,
-    /// Bytes of records in all segments, written by this owner.
-    bytes_written: u64,
     broken: bool,
 }
 
@@ -77,7 +75,6 @@ impl Journal {
             next_sequence,
             buffer: Vec::new(),
             buffered_records: 0,
-            bytes_written: 0,
             broken: false,
         }
     }
@@ -85,11 +82,6 @@ impl Journal {
     /// Sequence of the next record.
     pub fn next_sequence(&self) -> u64 {
         self.next_sequence
-    }
-
-    /// Bytes committed so far.
-    pub fn bytes_written(&self) -> u64 {
-        self.bytes_written
     }
 
     /// Adds a record to the next commit and returns its sequence. Touches no file.
@@ -158,7 +150,6 @@ impl Journal {
             return Err(JournalError::Broken { path: segment.path.clone(), source });
         }
         segment.end += needed;
-        self.bytes_written += needed;
         let sync_nanos = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Ok(Committed { records: self.buffered_records, bytes: needed, sync_nanos })
     }

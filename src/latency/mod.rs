@@ -8,10 +8,10 @@
 //! Deliberately absent: what a series id stands for, where tables are stored, files, threads, wall time.
 
 mod bucket;
+mod cover;
 mod exemplar;
 mod histogram;
 mod quantile;
-mod rollup;
 mod slot;
 mod slot_latency;
 mod sparse;
@@ -20,10 +20,10 @@ mod table;
 mod tests;
 
 pub use bucket::{Band, Bucket};
+pub use cover::cover;
 pub use exemplar::{EXEMPLARS_PER_BAND_MAX, EXEMPLARS_PER_SLOT_MAX, Exemplar};
 pub use histogram::{ExportError, Histogram};
 pub use quantile::{Quantile, QuantileAnswer, QuantileOutOfRange};
-pub use rollup::{RollUpError, cover, roll_up};
 pub use slot::{Resolution, Slot, counting_instant};
 pub use slot_latency::SlotLatency;
 pub use sparse::SparseHistogram;

@@ -18,8 +18,6 @@ pub struct HeadPart {
     pub horizon: UnixNanos,
     /// Journal sequence of the last batch.
     pub last_sequence: u64,
-    /// Arrival of the first batch.
-    pub opened: UnixNanos,
 }
 
 /// A head that is becoming a block of `partition`.
@@ -39,9 +37,6 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn push(&mut self, sequence: u64, arrived: UnixNanos, batch: Arc<SpanBatch>) {
-        if self.part.batches.is_empty() {
-            self.part.opened = arrived;
-        }
         self.memory_bytes += batch.memory_bytes();
         self.part.spans += batch.spans.len() as u64;
         self.part.horizon = self.part.horizon.max(arrived);

@@ -2,7 +2,7 @@
 
 use super::chunk::{ChunkReader, PlaceWidths};
 use super::*;
-use crate::latency::{Bucket, Exemplar, Resolution, Slot, SlotLatency, roll_up};
+use crate::latency::{Bucket, Exemplar, Resolution, Slot, SlotLatency};
 use crate::model::{DurationNanos, UnixNanos};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -79,13 +79,14 @@ fn rolled(tables: &[(u32, &[u8])], resolution: Resolution) -> Vec<u8> {
             bytes.get(at).map(<[u8]>::to_vec).ok_or(Missing(range))
         };
         let reader = SlotTableReader::open(&fetch).expect("readable");
-        let mut adopt = |series, latency: &mut SlotLatency| {
-            if reader.resolution() == Resolution::TenSeconds {
+        let from = reader.resolution();
+        let mut merge = |series, slot, latency: &mut SlotLatency| {
+            if from == Resolution::TenSeconds {
                 latency.place_in(*block);
             }
-            series
+            target.add(series, from.coarsen(slot, resolution).expect("coarser"), latency);
         };
-        roll_up(&reader, &fetch, &mut adopt, &mut target).expect("coarser");
+        reader.read(&fetch, 0..u32::MAX, Slot::ALL, &mut merge).expect("readable");
     }
     target.finish().expect("small")
 }
@@ -209,16 +210,6 @@ fn other_version_is_refused_by_number() {
     bytes[0] = 2;
     let refused = read_range(&bytes, 0..1, Slot::ALL).expect_err("unknown version");
     assert!(matches!(refused, ReadError::Version { found: 2 }), "{refused}");
-}
-
-#[test]
-fn finer_target_is_refused() {
-    let bytes = rolled(&[(1, &table(&[counted(1, 0, 10)]))], Resolution::Hour);
-    let fetch = |range: Range<u32>| Ok::<_, Missing>(bytes[range.start as usize..range.end as usize].to_vec());
-    let reader = SlotTableReader::open(&fetch).expect("readable");
-    let mut target = SlotTableBuilder::new(Resolution::Minute);
-    let refused = roll_up(&reader, &fetch, &mut |series, _| series, &mut target).expect_err("finer");
-    assert_eq!(refused.to_string(), "slots of 3600 s cannot be rolled up into 60 s");
 }
 
 #[test]
