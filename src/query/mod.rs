@@ -137,8 +137,11 @@ impl Query {
         self.store.get().ok_or(QueryError::Starting)
     }
 
-    /// Notes a partition or block that could not be read.
+    /// Notes a partition or block that could not be read. One that retention removed meanwhile is not missed.
     fn unreadable(&self, coverage: &mut Coverage, what: &str, error: &StoreError) {
+        if matches!(error, StoreError::Removed { .. }) {
+            return;
+        }
         self.counters.damaged_reads.add(1);
         tracing::error!(what, error = error as &dyn std::error::Error, "left out of an answer");
         coverage.missing(format!("{what} could not be read"));

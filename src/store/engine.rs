@@ -11,6 +11,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::block::{BlockError, SectionId, Sections};
 use crate::limits::PAGE_BYTES_MAX;
@@ -22,6 +23,10 @@ const PAGE_PAYLOAD_BYTES: usize = PAGE_BYTES_MAX - CHECKSUM_BYTES;
 const CHECKPOINT_KEY: [u8; 1] = [0x02];
 /// sled keeps a page in its log only up to a fraction of this; it may not change for an existing database.
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// How often, and after what wait, a database that somebody still closes is tried again.
+const LOCK_TRIES: u32 = 200;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 const _: () = assert!(PAGE_BYTES_MAX * 128 <= SEGMENT_BYTES, "larger values leave sled's log for files of their own");
 
@@ -72,7 +77,7 @@ impl Engine {
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(cache_bytes)
             .flush_every_ms(None);
-        let db = config.open().map_err(|source| engine_error(path, source))?;
+        let db = open_unlocked(&config).map_err(|source| engine_error(path, source))?;
         Ok(Self { db, path: path.to_path_buf() })
     }
 
@@ -236,6 +241,21 @@ fn page_key(kind: Kind, id: u64, section: u16, page_no: u16) -> [u8; 13] {
         id_bytes.copy_from_slice(&id.to_be_bytes());
     }
     key
+}
+
+/// The last question that read a database may still be closing it. The data directory's lock keeps other processes out,
+/// so waiting is enough.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            // sled has no variant of its own for it.
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                std::thread::park_timeout(LOCK_WAIT);
+            }
+            opened => return opened,
+        }
+    }
+    config.open()
 }
 
 fn engine_error(path: &Path, source: sled::Error) -> StoreError {

@@ -126,6 +126,12 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Retention removed it while a question still knew it; its spans are out of retention.
+    #[error("{path} was removed by retention")]
+    Removed {
+        /// The partition.
+        path: PathBuf,
+    },
     /// A partition does not hold what its blocks say.
     #[error("{path} failed verification: {what}; its journal is kept")]
     Unverified {
@@ -165,7 +171,7 @@ pub struct Snapshot {
     pub heads: Vec<HeadPart>,
     /// Partitions, oldest first, each with the number of its blocks that belong to this snapshot.
     pub partitions: Vec<(Arc<Partition>, u64)>,
-    /// Partitions that could not be opened: their spans are missing.
+    /// Partitions that could not be opened: their spans are missing. Not what a journal rebuilt.
     pub quarantined: Vec<String>,
 }
 
@@ -269,13 +275,15 @@ impl Store {
         heads.extend(state.head.part());
         let partitions =
             state.partitions.iter().map(|partition| (Arc::clone(partition), partition.visible_blocks())).collect();
-        Snapshot { heads, partitions, quarantined: state.quarantined.clone() }
+        let quarantined = state.quarantined.iter().filter(|name| !partition::is_rebuilt(name)).cloned().collect();
+        Snapshot { heads, partitions, quarantined }
     }
 
     /// The blocks of a partition, opened if need be. Sealed ones are kept open in a small least-recently-used list.
     ///
     /// # Errors
-    /// `Engine` or `Damaged`; the caller answers without this partition and says so.
+    /// `Engine` or `Damaged`; the caller answers without this partition and says so. `Removed` when retention was faster:
+    /// its spans belong to no answer any more.
     pub fn open_partition(&self, partition: &Arc<Partition>) -> Result<Arc<OpenPartition>, StoreError> {
         let open = partition.open(&self.config)?;
         if partition.manifest().is_some() {

@@ -3,8 +3,8 @@
 use std::fs;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -26,11 +26,33 @@ pub struct Partition {
     seq: u64,
     dir: PathBuf,
     manifest: RwLock<Option<Arc<Manifest>>>,
-    open: Mutex<Option<Arc<OpenPartition>>>,
+    open: Mutex<Opening>,
     /// Blocks that questions may see; raised together with the removal of the head they came from.
     visible_blocks: AtomicU64,
     /// Bytes of its blocks.
     block_bytes: AtomicU64,
+}
+
+/// What end of a quarantined database's name says that its journal replaced it.
+const REBUILT_SUFFIX: &str = "-store";
+
+/// Who has the database open. sled opens its files once only, so a question that outlives `held` lends its own.
+#[derive(Debug, Default)]
+struct Opening {
+    held: Option<Arc<OpenPartition>>,
+    /// Still there while a question reads it.
+    lent: Weak<OpenPartition>,
+    /// Retention took the directory away: nothing may be made in its place.
+    removed: bool,
+}
+
+impl Opening {
+    fn current(&mut self) -> Option<Arc<OpenPartition>> {
+        if self.held.is_none() {
+            self.held = self.lent.upgrade();
+        }
+        self.held.clone()
+    }
 }
 
 /// The database of a partition and what is kept of its blocks in memory: about 2 KiB and 10 bits per trace each.
@@ -55,7 +77,7 @@ impl Partition {
             seq,
             dir: dir.to_path_buf(),
             manifest: RwLock::new(manifest.map(Arc::new)),
-            open: Mutex::new(None),
+            open: Mutex::default(),
             visible_blocks,
             block_bytes: AtomicU64::new(files::tree_bytes(&dir.join("store"))),
         })
@@ -65,21 +87,28 @@ impl Partition {
         let started = i64::try_from(started.0 / 1_000_000_000).unwrap_or(i64::MAX);
         let started = jiff::Timestamp::from_second(started).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let name = format!("{}-{seq:06}", started.strftime("%Y%m%dT%H%M%SZ"));
-        let dir = config.data_dir.join("partitions").join(name);
-        files::create_dir(&dir)?;
-        files::create_dir(&dir.join("journal"))?;
-        files::sync_dir(&dir)?;
-        files::sync_dir(&config.data_dir.join("partitions"))?;
         let partition = Self {
             seq,
-            dir,
+            dir: config.data_dir.join("partitions").join(name),
             manifest: RwLock::new(None),
-            open: Mutex::new(None),
+            open: Mutex::default(),
             visible_blocks: AtomicU64::new(0),
             block_bytes: AtomicU64::new(0),
         };
-        let _open = partition.open(config)?;
+        partition.make(config).inspect_err(|_| {
+            // The next attempt takes another name: what is left of this one would stay for ever.
+            let _nothing_made = files::remove_tree(&partition.dir);
+        })?;
         Ok(partition)
+    }
+
+    fn make(&self, config: &StoreConfig) -> Result<(), StoreError> {
+        files::create_dir(&self.dir)?;
+        files::create_dir(&self.journal_dir())?;
+        files::sync_dir(&self.dir)?;
+        files::sync_dir(&config.data_dir.join("partitions"))?;
+        let _open = self.open(config)?;
+        Ok(())
     }
 
     /// Opens an unsealed partition at start. What will not open goes to quarantine: an unsealed database alone, for its
@@ -91,6 +120,10 @@ impl Partition {
             return if journal.exists() { files::remove_tree(&journal).map(|()| None) } else { Ok(None) };
         }
         let label = self.name();
+        if !self.journal_dir().exists() && fs::remove_dir(&self.dir).is_ok() {
+            tracing::info!(partition = label, "the process ended while it made this partition; it was still empty");
+            return Ok(None);
+        }
         if !self.journal_dir().exists() {
             counters.partitions_quarantined.add(1);
             tracing::error!(partition = label, "a sealed partition has lost its manifest; moved to quarantine");
@@ -98,11 +131,11 @@ impl Partition {
         }
         let usable = self.open(config).and_then(|open| open.all_blocks_readable());
         let Err(error) = usable else { return Ok(None) };
-        *self.open.lock() = None;
+        self.close();
         self.visible_blocks.store(0, Ordering::SeqCst);
         counters.partitions_quarantined.add(1);
         tracing::error!(partition = label, %error, "database moved to quarantine, rebuilding it from the journal");
-        let moved = files::quarantine(&config.data_dir, &self.store_dir(), &format!("{label}-store"))?;
+        let moved = files::quarantine(&config.data_dir, &self.store_dir(), &format!("{label}{REBUILT_SUFFIX}"))?;
         let _empty = self.open(config)?;
         Ok(Some(moved))
     }
@@ -167,9 +200,12 @@ impl Partition {
     }
 
     pub(super) fn open(&self, config: &StoreConfig) -> Result<Arc<OpenPartition>, StoreError> {
-        let mut open = self.open.lock();
-        if let Some(open) = &*open {
-            return Ok(Arc::clone(open));
+        let mut opening = self.open.lock();
+        if opening.removed {
+            return Err(StoreError::Removed { path: self.dir.clone() });
+        }
+        if let Some(open) = opening.current() {
+            return Ok(open);
         }
         let opened = Arc::new(OpenPartition::open(&self.store_dir(), config.cache_bytes)?);
         let found = opened.checkpoint();
@@ -181,30 +217,44 @@ impl Partition {
                 return Err(StoreError::Damaged { path: self.store_dir(), what });
             }
         }
-        *open = Some(Arc::clone(&opened));
+        opening.lent = Arc::downgrade(&opened);
+        opening.held = Some(Arc::clone(&opened));
         Ok(opened)
     }
 
     /// Lets go of the database. Questions that are under way keep it until they end.
     pub(super) fn close(&self) {
-        *self.open.lock() = None;
+        self.open.lock().held = None;
+    }
+
+    /// Lets go of the database for good, before its directory goes.
+    pub(super) fn retire(&self) {
+        let mut opening = self.open.lock();
+        opening.removed = true;
+        opening.held = None;
     }
 
     /// Lets go of the database and waits until it is closed; `false` when a question still holds it.
     pub(super) fn close_alone(&self) -> bool {
-        let mut open = self.open.lock();
-        let Some(last) = open.take() else { return true };
+        let mut opening = self.open.lock();
+        let Some(last) = opening.current() else { return true };
+        opening.held = None;
         match Arc::try_unwrap(last) {
             Ok(alone) => {
                 // sled unwraps the result of its last fsync: a failing disk must not take the sealer down with it.
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(alone))).is_ok()
             }
             Err(shared) => {
-                *open = Some(shared);
+                opening.held = Some(shared);
                 false
             }
         }
     }
+}
+
+/// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.
+pub(super) fn is_rebuilt(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(label, _number)| label.ends_with(REBUILT_SUFFIX))
 }
 
 impl OpenPartition {

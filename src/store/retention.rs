@@ -44,7 +44,7 @@ impl Store {
     fn drop_partition(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
         self.state.write().partitions.retain(|known| known.seq() != partition.seq());
         self.open_sealed.lock().retain(|known| known.seq() != partition.seq());
-        partition.close();
+        partition.retire();
         let mut leaving = partition.dir().as_os_str().to_owned();
         leaving.push(DROP_SUFFIX);
         let leaving = Path::new(&leaving);

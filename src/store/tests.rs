@@ -273,3 +273,88 @@ fn g_4_a_damaged_sealed_partition_is_refused_by_name_and_its_neighbours_answer()
     assert!(refused.contains("damaged") || refused.contains("engine"), "{refused}");
     assert_eq!(store.open_partition(whole).unwrap().blocks(u64::MAX).len(), 1);
 }
+
+fn sealed(store: &Store, first_trace: u128) -> Arc<Partition> {
+    let partition = store.start_partition().unwrap();
+    push(store, u64::try_from(first_trace).unwrap(), &samples(20, first_trace));
+    let _done = checkpoint(store, &partition);
+    let _manifest = store.seal(&partition).unwrap();
+    partition
+}
+
+/// Two questions at once over more sealed partitions than are held open: the second one's partition was pushed out of
+/// the list while the first one still read it, and sled refused to open its files a second time. The answer then left
+/// the partition out as unreadable.
+#[test]
+fn a_partition_that_left_the_list_of_open_ones_opens_again_while_a_question_still_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), |config| config.open_partitions_max = 1).unwrap();
+    let (first, second) = (sealed(&store, 1), sealed(&store, 101));
+    let still_reading = store.open_partition(&first).unwrap();
+    let _pushes_it_out = store.open_partition(&second).unwrap();
+    let again = store.open_partition(&first).unwrap();
+    assert_eq!(again.blocks(u64::MAX).len(), still_reading.blocks(u64::MAX).len());
+}
+
+/// A question took its snapshot, then retention removed a partition of it: opening it made an empty database under the
+/// old name, which the next start moved to quarantine as a sealed partition without its manifest.
+#[test]
+fn a_partition_that_retention_removed_is_not_made_again_by_a_question_that_still_knows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let removed = sealed(&store, 1);
+    let active = store.start_partition().unwrap();
+    let snapshot = store.snapshot();
+    store.clock.set(UnixNanos(NOW + 2 * 3_600 * SECOND));
+    assert_eq!(store.enforce_retention().unwrap(), [removed.name()]);
+    let refused = store.open_partition(&snapshot.partitions[0].0).unwrap_err();
+    assert!(matches!(refused, StoreError::Removed { .. }), "{refused}");
+    assert!(!removed.dir().exists());
+    drop((store, removed, active, snapshot));
+    assert_eq!(open(dir.path()).quarantined(), [""; 0]);
+}
+
+/// On a full disk a new partition is tried five times a second; each second left a directory of a new name.
+#[test]
+fn rel_06_a_partition_that_cannot_be_created_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let in_the_way = dir.path().join("partitions/20261123T100000Z-000001/store");
+    std::fs::create_dir_all(in_the_way.parent().unwrap()).unwrap();
+    std::fs::write(&in_the_way, "no directory").unwrap();
+    let _refused = store.start_partition().unwrap_err();
+    assert_eq!(files::entry_names(&dir.path().join("partitions")), [""; 0]);
+    assert_eq!(store.start_partition().unwrap().seq(), 1, "and the next attempt may succeed");
+}
+
+/// The process died between the two directories of a new partition: that is no partition that lost its manifest.
+#[test]
+fn rel_15_a_partition_whose_creation_was_interrupted_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    std::fs::create_dir(dir.path().join("partitions/20261123T100000Z-000001")).unwrap();
+    let store = open(dir.path());
+    assert_eq!((store.partitions().len(), store.quarantined().len()), (0, 0));
+    assert_eq!(files::entry_names(&dir.path().join("partitions")), [""; 0]);
+}
+
+/// Every answer called itself incomplete for as long as the old database lay in quarantine, although its journal had
+/// brought every span back.
+#[test]
+fn g_3_a_database_that_its_journal_rebuilds_makes_no_answer_incomplete() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    push(&store, 1, &samples(2_000, 1));
+    let _done = checkpoint(&store, &partition);
+    let settings_of_sled = partition.store_dir().join("conf");
+    drop((store, partition));
+    std::fs::write(settings_of_sled, "no settings").unwrap();
+    for _start in 0..2 {
+        let store = open(dir.path());
+        assert_eq!(store.quarantined().len(), 1, "an operator is told");
+        assert_eq!(store.snapshot().quarantined, [""; 0], "no span is missing");
+    }
+    std::fs::create_dir(dir.path().join("quarantine/20261123T100000Z-000007.0")).unwrap();
+    assert_eq!(open(dir.path()).snapshot().quarantined, ["20261123T100000Z-000007.0"], "a sealed one is missing");
+}
