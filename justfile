@@ -1,0 +1,25 @@
+# What a developer runs. `just --list` shows it.
+
+# a server and a shop that sends it spans
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# every test
+test *args:
+    cargo test {{args}}
+
+# everything that must hold before a change lands
+check:
+    .ci/run
+
+# the whole way, measured from outside; then the pieces
+bench spans="1000000":
+    cargo bench --bench end_to_end -- --spans {{spans}}
+    cargo bench --bench latency
+    cargo bench --bench ingest
+    cargo bench --bench query
+
+# real programs with real SDKs; needs their toolchains and package registries
+interop *languages="python go js java":
+    cargo build --release
+    for language in {{languages}}; do tests/interop/$language/run.sh || exit 1; done
