@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A Node program under automatic instrumentation sends spans by HTTP; then the server is asked for its slow request.
-# Usage: tests/interop/js/run.sh [path of the spandrel binary]. Needs node, npm, python3, and the npm registry.
+# Usage: tests/interop/js/run.sh [path of the spandrel binary]. Needs node, npm and python3.
 set -euo pipefail
 [ -z "${1:-}" ] || set -- "$(realpath "$1")"
 cd "$(dirname "$0")"
