@@ -18,6 +18,7 @@ fn filled(dir: &std::path::Path) -> (Query, TraceId) {
         open_partitions_max: 8,
         retention: None,
         disk_bytes_max: u64::MAX,
+        verify_at_start_bytes_max: u64::MAX,
     };
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Store::open(config, clock.clone(), Arc::clone(&counters)).expect("a fresh directory opens");

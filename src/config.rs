@@ -16,6 +16,18 @@ use crate::store::StoreConfig;
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
+/// Below it a head is too small for blocks worth their dictionaries.
+const MEMORY_BYTES_MIN: u64 = 64 * MIB;
+/// 65,536 spans of 1.5 KiB in memory.
+const HEAD_BYTES_MAX: u64 = 96 * MIB;
+/// What an open sealed partition takes, caches included.
+const OPEN_PARTITION_BYTES: u64 = 8 * MIB;
+/// Each is a handful of file descriptors.
+const OPEN_PARTITIONS_MAX: usize = 64;
+/// Requests waiting for the journal: their bytes are bounded by the memory, this bounds their number.
+const QUEUE_REQUESTS_MAX: usize = 1_024;
+/// Read within a tenth of a second or so.
+const VERIFY_AT_START_BYTES_MAX: u64 = 64 * MIB;
 
 /// Every setting as one source gives it: all optional, nothing validated. The doc comments are the manual.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -45,12 +57,10 @@ pub struct RawConfig {
     /// Largest request, as received and again after inflation [default: 64MiB]
     #[arg(long, env = "SPANDREL_BODY_BYTES_MAX", value_name = "SIZE")]
     pub body_bytes_max: Option<String>,
-    /// Request bytes in memory at once; above it requests are refused with a retry hint [default: 128MiB]
-    #[arg(long, env = "SPANDREL_INGEST_BYTES_MAX", value_name = "SIZE")]
-    pub ingest_bytes_max: Option<String>,
-    /// Requests waiting for the journal; above it they are refused with a retry hint [default: 1024]
-    #[arg(long, env = "SPANDREL_QUEUE_REQUESTS_MAX", value_name = "N")]
-    pub queue_requests_max: Option<usize>,
+    /// Memory to make do with: heads, request bodies, caches and open partitions are budgeted from it, and requests that do
+    /// not fit are refused with a retry hint before they are read [default: 256MiB]
+    #[arg(long, env = "SPANDREL_MEMORY", value_name = "SIZE")]
+    pub memory: Option<String>,
     /// Age at which the spans in memory become a block, if they are not 65,536 before [default: 1m]
     #[arg(long, env = "SPANDREL_CHECKPOINT_INTERVAL", value_name = "DURATION")]
     pub checkpoint_interval: Option<String>,
@@ -60,12 +70,6 @@ pub struct RawConfig {
     /// Size at which a partition is sealed [default: 2GiB]
     #[arg(long, env = "SPANDREL_PARTITION_SIZE", value_name = "SIZE")]
     pub partition_size: Option<String>,
-    /// Cache of each open partition [default: 8MiB]
-    #[arg(long, env = "SPANDREL_STORE_CACHE", value_name = "SIZE")]
-    pub store_cache: Option<String>,
-    /// Sealed partitions held open at once [default: 8]
-    #[arg(long, env = "SPANDREL_OPEN_PARTITIONS_MAX", value_name = "N")]
-    pub open_partitions_max: Option<usize>,
     /// Pad 64-bit trace ids with zeros instead of rejecting their spans [default: false]
     #[arg(long, env = "SPANDREL_PAD_64BIT_TRACE_IDS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub pad_64bit_trace_ids: Option<bool>,
@@ -149,13 +153,10 @@ impl RawConfig {
             retention: self.retention.or(fallback.retention),
             max_disk: self.max_disk.or(fallback.max_disk),
             body_bytes_max: self.body_bytes_max.or(fallback.body_bytes_max),
-            ingest_bytes_max: self.ingest_bytes_max.or(fallback.ingest_bytes_max),
-            queue_requests_max: self.queue_requests_max.or(fallback.queue_requests_max),
+            memory: self.memory.or(fallback.memory),
             checkpoint_interval: self.checkpoint_interval.or(fallback.checkpoint_interval),
             partition_age: self.partition_age.or(fallback.partition_age),
             partition_size: self.partition_size.or(fallback.partition_size),
-            store_cache: self.store_cache.or(fallback.store_cache),
-            open_partitions_max: self.open_partitions_max.or(fallback.open_partitions_max),
             pad_64bit_trace_ids: self.pad_64bit_trace_ids.or(fallback.pad_64bit_trace_ids),
         }
     }
@@ -166,23 +167,24 @@ impl RawConfig {
     /// Names the setting, the value and what would be right.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let retention = Some(duration("retention", self.retention.as_deref(), "7d")?);
-        let body_bytes_max = size("body-bytes-max", self.body_bytes_max.as_deref(), 64 * MIB)?;
-        let ingest_bytes_max = size("ingest-bytes-max", self.ingest_bytes_max.as_deref(), 128 * MIB)?;
-        if ingest_bytes_max < body_bytes_max {
+        let memory = memory(self.memory.as_deref())?;
+        let body_bytes_max = size("body-bytes-max", self.body_bytes_max.as_deref(), memory.requests.min(64 * MIB))?;
+        if memory.requests < body_bytes_max {
             let why = format!(
-                "ingest-bytes-max ({ingest_bytes_max} bytes) is below body-bytes-max ({body_bytes_max} bytes): \
-                 the largest request could never be admitted"
+                "body-bytes-max is {body_bytes_max} bytes, but a quarter of memory is {} bytes: the largest request could \
+                 never be admitted; raise memory to 4 x body-bytes-max",
+                memory.requests
             );
             return Err(ConfigError::Conflict(why));
         }
         let ingest = IngestConfig {
             durability: durability(self.durability.as_deref())?,
-            body_bytes_in_flight_max: bytes(ingest_bytes_max),
-            queue_requests_max: at_least_one("queue-requests-max", self.queue_requests_max, 1024)?,
+            body_bytes_in_flight_max: bytes(memory.requests),
+            queue_requests_max: QUEUE_REQUESTS_MAX,
             retention,
             pad_64bit_trace_ids: self.pad_64bit_trace_ids.unwrap_or(false),
             checkpoint_spans: limits::BLOCK_SPANS_MAX as u64,
-            checkpoint_bytes: bytes(64 * MIB),
+            checkpoint_bytes: bytes(memory.head),
             checkpoint_interval: duration("checkpoint-interval", self.checkpoint_interval.as_deref(), "1m")?,
             partition_age_max: duration("partition-age", self.partition_age.as_deref(), "1h")?,
             partition_bytes_max: size("partition-size", self.partition_size.as_deref(), 2 * GIB)?,
@@ -190,10 +192,11 @@ impl RawConfig {
         };
         let store = StoreConfig {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("spandrel-data")),
-            cache_bytes: size("store-cache", self.store_cache.as_deref(), 8 * MIB)?,
-            open_partitions_max: at_least_one("open-partitions-max", self.open_partitions_max, 8)?,
+            cache_bytes: memory.cache,
+            open_partitions_max: memory.open_partitions,
             retention,
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
+            verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,
         };
         Ok(Config {
             otlp_grpc: address("otlp-grpc", self.otlp_grpc.as_deref(), "127.0.0.1:4317")?,
@@ -236,9 +239,30 @@ fn size(key: &'static str, text: Option<&str>, default: u64) -> Result<u64, Conf
     parsed.ok_or_else(|| bad(key, text, "a size above zero, such as 512MiB or 50GiB"))
 }
 
-fn at_least_one(key: &'static str, number: Option<usize>, default: usize) -> Result<usize, ConfigError> {
-    let number = number.unwrap_or(default);
-    if number == 0 { Err(bad(key, "0", "a whole number above zero")) } else { Ok(number) }
+/// What `--memory` buys.
+struct Memory {
+    /// Bytes of the head before it becomes a block. Two of them exist at once: one fills, one is being written.
+    head: u64,
+    /// Bytes of requests that are being read, decoded or waiting for the journal.
+    requests: u64,
+    /// sled's cache in each open partition.
+    cache: u64,
+    /// Sealed partitions held open, beside the unsealed one.
+    open_partitions: usize,
+}
+
+/// A quarter for each of the two heads, one for requests, the last for open partitions, answers and everything else.
+fn memory(text: Option<&str>) -> Result<Memory, ConfigError> {
+    let memory = size("memory", text, 256 * MIB)?;
+    if memory < MEMORY_BYTES_MIN {
+        return Err(bad("memory", text.unwrap_or_default(), "a size of at least 64MiB"));
+    }
+    let quarter = memory / 4;
+    // Beyond a block's worth of spans a larger head is of no use.
+    let head = quarter.min(HEAD_BYTES_MAX);
+    let cache = (quarter / 32).clamp(MIB, 8 * MIB);
+    let open_partitions = usize::try_from(quarter / OPEN_PARTITION_BYTES).unwrap_or(usize::MAX);
+    Ok(Memory { head, requests: quarter, cache, open_partitions: open_partitions.clamp(2, OPEN_PARTITIONS_MAX) })
 }
 
 fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
@@ -291,11 +315,11 @@ mod tests {
             ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
             ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
             ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
-            ("open-partitions-max = 0", "open-partitions-max = \"0\" is not a whole number above zero"),
+            ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
         ] {
             assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);
         }
-        let small = file("ingest-bytes-max = \"1MiB\"").unwrap().resolve().unwrap_err().to_string();
-        assert!(small.contains("below body-bytes-max"), "{small}");
+        let small = file("memory = \"128MiB\"\nbody-bytes-max = \"64MiB\"").unwrap().resolve().unwrap_err().to_string();
+        assert!(small.contains("raise memory"), "{small}");
     }
 }

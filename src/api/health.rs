@@ -60,8 +60,7 @@ impl Doors {
         if reach < RETRY_WINDOW_SECS_MIN {
             reasons.push(format!("retries are recognised for {reach} s only"));
         }
-        let quarantined = self.query.status().map(|status| status.quarantined).unwrap_or_default();
-        reasons.extend(quarantined.iter().map(|name| format!("{name} is in quarantine")));
+        reasons.extend(self.query.warnings());
         Readiness { ready, phase: phase.to_owned(), durability, reasons }
     }
 }

@@ -32,7 +32,7 @@ mod tests;
 
 pub use encode::{Encoded, encode};
 pub use error::BlockError;
-pub use order::{Ordered, order};
+pub use order::{Located, Ordered, find as span_at, order, same_content};
 pub use read::Block;
 pub use summary::{BlockSummary, ServiceCount};
 

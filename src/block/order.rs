@@ -61,16 +61,16 @@ fn compare(batches: &[Arc<SpanBatch>], a: &Place, b: &Place) -> Ordering {
 }
 
 /// A span and the batch it points into.
-type Located<'a> = (&'a SpanBatch, &'a Span);
+pub type Located<'a> = (&'a SpanBatch, &'a Span);
 
-/// The span that `row` names.
-pub(super) fn find(batches: &[Arc<SpanBatch>], row: RowRef) -> Option<Located<'_>> {
+/// The span that `row` names; `None` when there is none.
+pub fn find(batches: &[Arc<SpanBatch>], row: RowRef) -> Option<Located<'_>> {
     let batch = batches.get(row.batch as usize)?;
     batch.spans.get(row.row as usize).map(|span| (batch.as_ref(), span))
 }
 
 /// Whether two spans say the same, their resource and scope included.
-fn same_content(a: Located<'_>, b: Located<'_>) -> bool {
+pub fn same_content(a: Located<'_>, b: Located<'_>) -> bool {
     let scalars = |span: &Span| {
         let counts = [span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count, span.flags];
         (span.key(), span.parent_span_id, span.end_time_unix_nano, span.status_code, counts)

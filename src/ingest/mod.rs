@@ -196,7 +196,7 @@ impl Ingest {
     /// When a journal cannot be read, the store not written, or a thread not started.
     pub fn start(&self, store: &Arc<Store>) -> Result<Running, StartError> {
         let recovered = recover::recover(self, store)?;
-        let (work, background) = sealer::spawn(store, recovered.to_seal)?;
+        let (work, background) = sealer::spawn(self, store, recovered.to_seal)?;
         let writer = writer::spawn(self, store, recovered.partition, recovered.journal, work)?;
         *self.shared.phase.write() = Phase::Ready;
         Ok(Running { writer, background })

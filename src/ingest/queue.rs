@@ -90,9 +90,7 @@ impl Queue {
         let sender = self.sender.lock();
         let Some(sender) = &*sender else { return Err(ExportError::Stopping) };
         sender.try_send(job).map_err(|refused| match refused {
-            TrySendError::Full(_) => {
-                ExportError::Overloaded { what: "the ingest queue is full (--queue-requests-max)" }
-            }
+            TrySendError::Full(_) => ExportError::Overloaded { what: "the ingest queue is full" },
             TrySendError::Disconnected(_) => ExportError::ReadOnly,
         })
     }
@@ -144,7 +142,7 @@ impl Budget {
     }
 
     async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ExportError> {
-        let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--ingest-bytes-max)" };
+        let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--memory)" };
         // More than the whole budget could never be had: the request gets all there is and waits for the others.
         let permits = bytes.min(self.bytes_max).div_ceil(PERMIT_BYTES).max(1);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);

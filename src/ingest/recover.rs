@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::journal::{self, Disk, Journal, JournalConfig, RecordHeader, RecordLabel};
+use crate::journal::{self, Disk, Journal, JournalConfig, RecordHeader, RecordLabel, Recovered as Found};
 use crate::store::{Partition, Store};
+use crate::telemetry::Counters;
 
 use super::retry_window::{Known, WINDOW};
 use super::{Exported, Ingest, IngestConfig, StartError, payload};
@@ -87,13 +88,7 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     };
     let found = journal::recover(&partition.journal_dir(), &*ingest.disk, covered, &mut visit)?;
     ingest.counters.spans_replayed.add(spans);
-    ingest.counters.journal_damaged.add(found.damaged.len() as u64);
-    for damage in &found.damaged {
-        tracing::error!(
-            path = %damage.path.display(), start = damage.start, end = damage.end,
-            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
-        );
-    }
+    note_damage(&found, &ingest.counters);
     tracing::info!(
         partition = partition.name(),
         records = found.records,
@@ -103,6 +98,17 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
         "journal replayed"
     );
     Ok((found.last_sequence.max(covered), found.last_segment_no))
+}
+
+/// Says which bytes of the journal were passed over.
+pub(super) fn note_damage(found: &Found, counters: &Counters) {
+    counters.journal_damaged.add(found.damaged.len() as u64);
+    for damage in &found.damaged {
+        tracing::error!(
+            path = %damage.path.display(), start = damage.start, end = damage.end,
+            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
+        );
+    }
 }
 
 fn remember(ingest: &Ingest, label: &RecordLabel, spans: u64) {

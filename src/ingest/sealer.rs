@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::journal::{self, Disk, RecordHeader};
 use crate::store::{FrozenHead, Partition, Store};
+use crate::telemetry::Counters;
 
-use super::StartError;
+use super::recover::note_damage;
+use super::{Ingest, IngestConfig, StartError, payload};
 
 const CHECKPOINTER: &str = "spandrel-blocks";
 const SEALER: &str = "spandrel-sealer";
@@ -60,11 +63,11 @@ impl WorkSender {
         let _woken = self.backlog.changed.notify_all();
     }
 
-    /// Waits until fewer than `limit` heads are waiting; `false` when it takes longer than `within`.
-    pub(super) fn wait_below(&self, limit: usize, within: Duration) -> bool {
+    /// Waits until no head is waiting for its block; `false` when it takes longer than `within`.
+    pub(super) fn wait_idle(&self, within: Duration) -> bool {
         let mut state = self.backlog.state.lock();
-        let _timeout = self.backlog.changed.wait_while_for(&mut state, |state| limit <= state.waiting, within);
-        state.waiting < limit
+        let _timeout = self.backlog.changed.wait_while_for(&mut state, |state| 0 < state.waiting, within);
+        state.waiting == 0
     }
 }
 
@@ -84,6 +87,7 @@ impl Backlog {
 
 /// Starts both threads. They end when the sender is dropped and what it sent is done.
 pub(super) fn spawn(
+    ingest: &Ingest,
     store: &Arc<Store>,
     to_seal: Vec<Arc<Partition>>,
 ) -> Result<(WorkSender, [JoinHandle<()>; 2]), StartError> {
@@ -96,8 +100,13 @@ pub(super) fn spawn(
     }
     let own = Arc::clone(store);
     let checkpointer = named(CHECKPOINTER, move || write_blocks(&own, &inbox, &full, &backlog))?;
-    let own = Arc::clone(store);
-    let sealer = named(SEALER, move || seal_and_retire(&own, &to_seal_inbox))?;
+    let sealer = Sealer {
+        store: Arc::clone(store),
+        config: ingest.config.clone(),
+        disk: Arc::clone(&ingest.disk),
+        counters: Arc::clone(&ingest.counters),
+    };
+    let sealer = named(SEALER, move || sealer.run(&to_seal_inbox))?;
     Ok((sender, [checkpointer, sealer]))
 }
 
@@ -125,28 +134,70 @@ fn write_blocks(store: &Store, inbox: &Receiver<Work>, full: &Sender<Arc<Partiti
     }
 }
 
-fn seal_and_retire(store: &Store, inbox: &Receiver<Arc<Partition>>) {
-    let mut full: VecDeque<Arc<Partition>> = VecDeque::new();
-    loop {
-        match inbox.recv_timeout(if full.is_empty() { RETENTION_EVERY } else { RETRY_EVERY }) {
-            Ok(partition) => full.push_back(partition),
-            Err(RecvTimeoutError::Timeout) => {}
-            // What is not sealed now is sealed after the next start.
-            Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if let Some(partition) = full.pop_front() {
-            match store.seal(&partition) {
-                Ok(manifest) => {
-                    tracing::info!(partition = partition.name(), spans = manifest.spans, "partition sealed");
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "not sealed; it is tried again");
-                    full.push_back(partition);
-                }
+/// Seals what is full, lets go what is old.
+struct Sealer {
+    store: Arc<Store>,
+    config: IngestConfig,
+    disk: Arc<dyn Disk>,
+    counters: Arc<Counters>,
+}
+
+impl Sealer {
+    fn run(&self, inbox: &Receiver<Arc<Partition>>) {
+        self.store.verify_unsealed();
+        let mut full: VecDeque<Arc<Partition>> = VecDeque::new();
+        loop {
+            match inbox.recv_timeout(if full.is_empty() { RETENTION_EVERY } else { RETRY_EVERY }) {
+                Ok(partition) => full.push_back(partition),
+                Err(RecvTimeoutError::Timeout) => {}
+                // What is not sealed now is sealed after the next start.
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(partition) = full.pop_front()
+                && let Err(unsealed) = self.seal(partition)
+            {
+                full.push_back(unsealed);
+            }
+            if let Err(error) = self.store.enforce_retention() {
+                tracing::error!(error = &error as &dyn std::error::Error, "retention could not remove a partition");
             }
         }
-        if let Err(error) = store.enforce_retention() {
-            tracing::error!(error = &error as &dyn std::error::Error, "retention could not remove a partition");
+    }
+
+    /// `Err` has the partition as it is to be tried again.
+    fn seal(&self, partition: Arc<Partition>) -> Result<(), Arc<Partition>> {
+        let error = match self.store.seal(&partition) {
+            Ok(manifest) => {
+                tracing::info!(partition = partition.name(), spans = manifest.spans, "partition sealed");
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if !error.is_damage() {
+            tracing::error!(error = &error as &dyn std::error::Error, "not sealed; it is tried again");
+            return Err(partition);
         }
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the database is damaged; rebuilding it from its journal"
+        );
+        Err(self.rebuild(&partition).unwrap_or_else(|error| {
+            tracing::error!(error = &*error, "not rebuilt; it is tried again");
+            partition
+        }))
+    }
+
+    /// The journal of a partition that takes no more requests, into a new database.
+    fn rebuild(&self, damaged: &Arc<Partition>) -> Result<Arc<Partition>, Box<dyn std::error::Error + Send + Sync>> {
+        let config = &self.config;
+        let mut rebuild = self.store.begin_rebuild(damaged, config.checkpoint_spans, config.checkpoint_bytes)?;
+        let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
+            let Some(payload) = payload else { return Ok(()) };
+            let batch = Arc::new(payload::decode(payload)?);
+            Ok(rebuild.push(header.sequence, header.label.arrived_unix_nano, batch)?)
+        };
+        let found = journal::recover(&damaged.journal_dir(), &*self.disk, 0, &mut visit)?;
+        note_damage(&found, &self.counters);
+        Ok(self.store.finish_rebuild(damaged, rebuild)?)
     }
 }

@@ -147,6 +147,7 @@ fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
         open_partitions_max: 2,
         retention: None,
         disk_bytes_max: u64::MAX,
+        verify_at_start_bytes_max: 64 << 20,
     };
     (ingest, store)
 }

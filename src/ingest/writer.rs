@@ -23,10 +23,8 @@ const NAME: &str = "spandrel-writer";
 const GROUP_BYTES: usize = 1024 * 1024;
 /// How often age is looked at while nothing arrives.
 const TICK: Duration = Duration::from_millis(200);
-/// Heads that may wait for their block; above it requests wait, then are refused.
-const BACKLOG_MAX: usize = 2;
-/// How long a request waits for such a head.
-const BACKLOG_WITHIN: Duration = Duration::from_secs(1);
+/// How long requests wait for the block of the head before, once theirs is full; then they are refused.
+const BLOCK_WITHIN: Duration = Duration::from_secs(1);
 
 struct Writer {
     config: IngestConfig,
@@ -88,9 +86,13 @@ impl Writer {
 
     /// One fsync for the group; every job is answered.
     fn commit(&mut self, group: Vec<Job>) {
-        if !self.work.wait_below(BACKLOG_MAX, BACKLOG_WITHIN) {
-            let what = "blocks are written more slowly than spans arrive";
-            return self.refuse(group, || ExportError::Overloaded { what });
+        if self.head_is_full() {
+            // Two heads in memory at most: the one that fills, and the one that is becoming a block.
+            if !self.work.wait_idle(BLOCK_WITHIN) {
+                let what = "blocks are written more slowly than spans arrive";
+                return self.refuse(group, || ExportError::Overloaded { what });
+            }
+            self.freeze();
         }
         let mut fresh: Vec<(u64, Job)> = Vec::new();
         let mut repeats = Vec::new();
@@ -186,15 +188,20 @@ impl Writer {
 
     /// Freezes a head that is large or old enough, and changes the partition when it is time.
     fn after_group(&mut self) {
-        let (spans, bytes) = self.store.head_size();
         let head_is_old = self.older_than(self.head_began, self.config.checkpoint_interval);
-        if self.config.checkpoint_spans <= spans || self.config.checkpoint_bytes <= bytes || head_is_old {
+        if (head_is_old || self.head_is_full()) && self.work.wait_idle(Duration::ZERO) {
             self.freeze();
         }
         let full = self.config.partition_bytes_max <= self.partition.block_bytes();
-        if full || self.older_than(self.partition_began, self.config.partition_age_max) {
+        let old = self.older_than(self.partition_began, self.config.partition_age_max);
+        if full || old || self.partition.is_condemned() {
             self.rotate();
         }
+    }
+
+    fn head_is_full(&self) -> bool {
+        let (spans, bytes) = self.store.head_size();
+        self.config.checkpoint_spans <= spans || self.config.checkpoint_bytes <= bytes
     }
 
     fn older_than(&self, began: Option<UnixNanos>, age: DurationNanos) -> bool {

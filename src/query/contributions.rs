@@ -9,7 +9,7 @@ use crate::latency::{Bucket, Histogram, Resolution, Slot, SlotLatency, counting_
 use crate::model::{DurationNanos, SeriesKey, TimeRange, UNKNOWN_SERVICE, UnixNanos, is_service_entry};
 use crate::store::{EachSlot, HeadPart, Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
 
-use super::{Coverage, PercentileQuestion, Query, QueryError, quarantine_coverage};
+use super::{Coverage, PercentileQuestion, Query, QueryError, coverage_of};
 
 /// Length of a day in nanoseconds: the coarsest slot.
 const DAY: u64 = 86_400_000_000_000;
@@ -113,7 +113,7 @@ impl Contributions {
             opens: Vec::new(),
             wanted,
             service_is_known: false,
-            coverage: quarantine_coverage(snapshot),
+            coverage: coverage_of(snapshot),
         };
         for (partition, visible) in &snapshot.partitions {
             let manifest = partition.manifest();

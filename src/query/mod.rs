@@ -133,6 +133,13 @@ impl Query {
         })
     }
 
+    /// What an operator should know of the store, one sentence each: what is in quarantine, damaged, or being rebuilt.
+    pub fn warnings(&self) -> Vec<String> {
+        let Ok(store) = self.store() else { return Vec::new() };
+        let quarantined = store.quarantined().into_iter().map(|name| format!("{name} is in quarantine"));
+        quarantined.chain(store.reservations()).collect()
+    }
+
     fn store(&self) -> Result<&Arc<Store>, QueryError> {
         self.store.get().ok_or(QueryError::Starting)
     }
@@ -142,15 +149,18 @@ impl Query {
         if matches!(error, StoreError::Removed { .. }) {
             return;
         }
+        if matches!(error, StoreError::Replaced { .. }) {
+            return coverage.missing(format!("{what} was replaced while it was read; ask again"));
+        }
         self.counters.damaged_reads.add(1);
         tracing::error!(what, error = error as &dyn std::error::Error, "left out of an answer");
         coverage.missing(format!("{what} could not be read"));
     }
 }
 
-fn quarantine_coverage(snapshot: &Snapshot) -> Coverage {
-    let reasons = snapshot.quarantined.iter().map(|name| format!("{name} is in quarantine")).collect();
-    Coverage { reasons }
+fn coverage_of(snapshot: &Snapshot) -> Coverage {
+    let quarantined = snapshot.quarantined.iter().map(|name| format!("{name} is in quarantine"));
+    Coverage { reasons: quarantined.chain(snapshot.reservations.iter().cloned()).collect() }
 }
 
 /// The window widened to whole slots, which is what histograms can answer.

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use crate::limits::TRACE_SPANS_MAX;
 use crate::model::{SpanBatch, SpanCopier, TraceId};
-use crate::store::{HeadPart, OpenPartition};
+use crate::store::{HeadPart, OpenPartition, TraceBlocks};
 
-use super::{Coverage, Query, QueryError, quarantine_coverage};
+use super::{Coverage, Query, QueryError, coverage_of};
 
 /// A trace.
 #[derive(Debug, Default)]
@@ -18,19 +18,24 @@ pub struct TraceAnswer {
 }
 
 impl Query {
-    /// All stored spans of a trace. Cost: a filter probe per block, one or two row groups per block that holds it, and
-    /// one pass over the ids of the head.
+    /// All stored spans of a trace. Cost: a few hundred bytes of each sealed partition's index, a filter probe per block of
+    /// the unsealed ones, one or two row groups per block that holds it, and one pass over the ids of the head.
     ///
     /// # Errors
     /// `Starting`. An unknown trace is an empty answer; what cannot be read is named in the coverage.
     pub fn trace(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
         let store = self.store()?;
         let snapshot = store.snapshot();
-        let mut coverage = quarantine_coverage(&snapshot);
+        let mut coverage = coverage_of(&snapshot);
         let mut found = SpanCopier::default();
         for (partition, visible) in &snapshot.partitions {
+            let blocks = match partition.blocks_of_trace(id) {
+                TraceBlocks::Known(blocks) if blocks.is_empty() => continue,
+                TraceBlocks::Known(blocks) => blocks,
+                TraceBlocks::Unknown => (1..=*visible).collect(),
+            };
             match store.open_partition(partition) {
-                Ok(open) => self.trace_in_blocks(id, &open, *visible, &mut found, &mut coverage),
+                Ok(open) => self.trace_in_blocks(id, &open, &blocks, &mut found, &mut coverage),
                 Err(error) => self.unreadable(&mut coverage, &format!("partition {}", partition.name()), &error),
             }
         }
@@ -44,16 +49,12 @@ impl Query {
         &self,
         id: TraceId,
         open: &OpenPartition,
-        visible: u64,
+        blocks: &[u64],
         found: &mut SpanCopier,
         coverage: &mut Coverage,
     ) {
-        for (block_no, block) in open.blocks(visible) {
-            if block.is_none() {
-                coverage.missing(format!("block {block_no} is damaged"));
-                continue;
-            }
-            match open.spans_of_trace(block_no, id, TRACE_SPANS_MAX) {
+        for block_no in blocks {
+            match open.spans_of_trace(*block_no, id, TRACE_SPANS_MAX) {
                 Ok(spans) => found.copy(&spans, 0..u32::try_from(spans.spans.len()).unwrap_or(u32::MAX)),
                 Err(error) => self.unreadable(coverage, &format!("block {block_no}"), &error),
             }

@@ -2,22 +2,24 @@
 //! sequence that they cover.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{self, Block, RowRef, SectionId};
 use crate::clock;
 use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
 use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
+use crate::telemetry::Counters;
 
 use super::engine::{Batch, BlockSections, Checkpoint, Kind};
-use super::{FrozenHead, HeadPart, Store, StoreError};
+use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates};
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checkpointed {
     /// Spans in the new block.
     pub spans: u64,
-    /// Spans left out because the head held them twice.
+    /// Spans left out because the head held them twice, or a block of the partition holds them.
     pub duplicates: u64,
     /// Those of them that differed from the first copy in more than their key.
     pub conflicting: u64,
@@ -30,61 +32,72 @@ impl Store {
     /// `Block`, `Engine` or `Damaged`; the spans stay in memory and in the journal, and questions still see them.
     pub fn checkpoint(&self, frozen: &Arc<FrozenHead>) -> Result<Checkpointed, StoreError> {
         let started = clock::instant();
-        let partition = &frozen.partition;
-        let open = partition.open(&self.config)?;
-        let before = open.checkpoint();
-        let block_no = before.blocks + 1;
-        let (outcome, batch, checkpoint) = build(&frozen.part, before, partition.dir())?;
-        let bytes = batch.bytes();
-        open.engine.apply(batch)?;
-        partition.add_block_bytes(bytes);
-        let sections = BlockSections { engine: &open.engine, block_no };
-        let block = Block::open(&sections).map_err(|source| block_error(partition.dir(), block_no, source))?;
+        let open = frozen.partition.open(&self.config)?;
+        let (written, bytes) = open.write_block(&frozen.part, &self.counters)?;
+        frozen.partition.add_block_bytes(bytes);
         {
             let mut state = self.state.write();
-            open.add_block(Arc::new(block), checkpoint);
-            partition.show_blocks(checkpoint.blocks);
+            frozen.partition.show_blocks(open.checkpoint().blocks);
             state.frozen.retain(|known| !Arc::ptr_eq(known, frozen));
         }
-        self.counters.spans_stored.add(outcome.spans);
-        let same = outcome.duplicates - outcome.conflicting;
-        for (reason, spans) in [("duplicate", same), ("conflicting_duplicate", outcome.conflicting)] {
+        self.counters.spans_stored.add(written.spans);
+        let same = written.duplicates - written.conflicting;
+        for (reason, spans) in [("duplicate", same), ("conflicting_duplicate", written.conflicting)] {
             if 0 < spans {
                 self.counters.spans_duplicate.add(reason, spans);
             }
         }
         self.counters.checkpoints.add(1);
         self.counters.checkpoint_nanos.add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        Ok(outcome)
+        Ok(written)
     }
 }
 
-fn build(
-    part: &HeadPart,
-    before: Checkpoint,
-    dir: &std::path::Path,
-) -> Result<(Checkpointed, Batch, Checkpoint), StoreError> {
-    let block_no = before.blocks + 1;
-    let ordered = block::order(&part.batches);
-    let encoded = block::encode(&part.batches, &ordered.rows, part.horizon)
-        .map_err(|source| block_error(dir, block_no, source))?;
-    let mut batch = Batch::default();
+impl OpenPartition {
+    /// Writes the spans of `part` that no block holds yet as the next block, if there are any, and notes what is covered.
+    /// Returns the bytes of the block as well. One thread at a time.
+    pub(super) fn write_block(&self, part: &HeadPart, counters: &Counters) -> Result<(Checkpointed, u64), StoreError> {
+        let before = self.checkpoint();
+        let mut ordered = block::order(&part.batches);
+        let repeats = duplicates::leave_out_stored(self, &part.batches, &mut ordered.rows, counters);
+        let spans = ordered.rows.len() as u64;
+        let outcome = Checkpointed {
+            spans,
+            duplicates: ordered.duplicates + repeats.duplicates,
+            conflicting: ordered.conflicting_duplicates + repeats.conflicting,
+        };
+        let mut batch = Batch::default();
+        let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
+        if 0 < spans {
+            checkpoint.blocks += 1;
+            checkpoint.spans += spans;
+            put_block(&mut batch, checkpoint.blocks, part, &ordered.rows, self.engine.path())?;
+            checkpoint.pages += batch.pages();
+        }
+        batch.put_checkpoint(checkpoint);
+        let bytes = batch.bytes();
+        self.engine.apply(batch)?;
+        if 0 < spans {
+            let block_no = checkpoint.blocks;
+            let block = Block::open(&BlockSections { engine: &self.engine, block_no })
+                .map_err(|source| block_error(self.engine.path(), block_no, source))?;
+            self.add_block(block_no, Arc::new(block));
+        }
+        self.set_checkpoint(checkpoint);
+        Ok((outcome, bytes))
+    }
+}
+
+fn put_block(batch: &mut Batch, block_no: u64, part: &HeadPart, rows: &[RowRef], dir: &Path) -> Result<(), StoreError> {
+    let encoded =
+        block::encode(&part.batches, rows, part.horizon).map_err(|source| block_error(dir, block_no, source))?;
     for (section, bytes) in &encoded.sections {
         batch.put_section(Kind::Block, block_no, section.0, bytes);
     }
-    let slots = latency_slots(part, &ordered.rows, &encoded.row_series)
+    let slots = latency_slots(part, rows, &encoded.row_series)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     batch.put_section(Kind::Block, block_no, SectionId::LATENCY.0, &slots);
-    let spans = ordered.rows.len() as u64;
-    let checkpoint = Checkpoint {
-        sequence: part.last_sequence,
-        blocks: block_no,
-        spans: before.spans + spans,
-        pages: before.pages + batch.pages(),
-    };
-    batch.put_checkpoint(checkpoint);
-    let outcome = Checkpointed { spans, duplicates: ordered.duplicates, conflicting: ordered.conflicting_duplicates };
-    Ok((outcome, batch, checkpoint))
+    Ok(())
 }
 
 /// Histograms and exemplars of the block's rows, of exactly those rows.
@@ -92,8 +105,7 @@ fn latency_slots(part: &HeadPart, rows: &[RowRef], row_series: &[u32]) -> Result
     let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
     let mut places: HashMap<(u32, u32), u64> = HashMap::new();
     for ((row_no, row), series) in (0..).zip(rows).zip(row_series) {
-        let Some(batch) = part.batches.get(row.batch as usize) else { continue };
-        let Some(span) = batch.spans.get(row.row as usize) else { continue };
+        let Some((batch, span)) = block::span_at(&part.batches, *row) else { continue };
         let Some(latency) = span.latency() else { continue };
         let place = *places
             .entry((row.batch, batch.scope(span).resource))
@@ -115,6 +127,6 @@ fn place_hash(batch: &SpanBatch, attributes: Rows) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&place)
 }
 
-pub(super) fn block_error(dir: &std::path::Path, block_no: u64, source: block::BlockError) -> StoreError {
+fn block_error(dir: &Path, block_no: u64, source: block::BlockError) -> StoreError {
     StoreError::Block { path: dir.to_path_buf(), block_no, source }
 }

@@ -172,6 +172,16 @@ impl Engine {
         Err(self.damaged(format!("{pages} pages of blocks where {written} were written")))
     }
 
+    /// Loses the last page of a section of a block, as sled does when it cannot read it any more.
+    #[cfg(test)]
+    pub(super) fn lose_last_page(&self, block_no: u64, section: SectionId) {
+        let (first, last) =
+            (page_key(Kind::Block, block_no, section.0, 0), page_key(Kind::Block, block_no, section.0, u16::MAX));
+        let (key, _) = self.db.range(first..=last).next_back().expect("it has pages").unwrap();
+        let _page = self.db.remove(key).unwrap();
+        let _bytes = self.db.flush().unwrap();
+    }
+
     fn page(&self, kind: Kind, id: u64, section: u16, page_no: usize) -> Result<sled::IVec, StoreError> {
         let name = || format!("{kind:?} {id}, section {section}, page {page_no}");
         let no = u16::try_from(page_no).map_err(|_| self.damaged(name()))?;
@@ -256,6 +266,11 @@ fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
         }
     }
     config.open()
+}
+
+/// Whether sled says that its files are not what it wrote.
+pub(super) fn is_corruption(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<sled::Error>().is_some_and(|error| matches!(error, sled::Error::Corruption { .. }))
 }
 
 fn engine_error(path: &Path, source: sled::Error) -> StoreError {

@@ -16,6 +16,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use crate::block::ServiceCount;
@@ -147,14 +148,27 @@ pub(super) fn hash_files(root: &Path, dir: &Path) -> Result<Vec<(u64, u64, Strin
         let path = dir.join(&name);
         if path.is_dir() {
             hashed.extend(hash_files(root, &path)?);
-            continue;
+        } else {
+            hashed.push(hash_file(root, &path)?);
         }
-        let bytes =
-            fs::read(&path).map_err(|source| StoreError::File { action: "read", path: path.clone(), source })?;
-        let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        hashed.push((bytes.len() as u64, xxhash_rust::xxh3::xxh3_64(&bytes), shown));
     }
     Ok(hashed)
+}
+
+/// Bytes, hash and path of one file, the path taken from `root`. Read in pieces: a database may be larger than the memory
+/// that is to be used.
+pub(super) fn hash_file(root: &Path, path: &Path) -> Result<(u64, u64, String), StoreError> {
+    let unreadable = |source| StoreError::File { action: "read", path: path.to_path_buf(), source };
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let (mut hasher, mut bytes, mut piece) = (xxhash_rust::xxh3::Xxh3::new(), 0, vec![0; 1 << 20]);
+    loop {
+        let read = file.read(&mut piece).map_err(unreadable)?;
+        let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else { break };
+        hasher.update(read);
+        bytes += read.len() as u64;
+    }
+    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
+    Ok((bytes, hasher.digest(), shown))
 }
 
 #[cfg(test)]

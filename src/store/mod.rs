@@ -4,6 +4,7 @@
 //! data/LOCK FORMAT
 //! data/partitions/20261123T100000Z-000001/store/    sled
 //!                                         journal/  until sealed (written by `ingest`, not by this module)
+//!                                         TRACES    which block holds a trace, once sealed
 //!                                         SEALED    written last
 //! data/quarantine/..                                what would not open; never deleted
 //! ```
@@ -12,17 +13,20 @@
 //! lock. Deliberately absent: decoding, the journal, threads, async.
 
 mod checkpoint;
+mod duplicates;
 mod engine;
 mod files;
 mod head;
 mod manifest;
 mod partition;
+mod rebuild;
 mod retention;
 mod rollup;
 mod seal;
 mod series_table;
 #[cfg(test)]
 mod tests;
+mod trace_index;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -39,8 +43,10 @@ pub use engine::BlockSections;
 pub use head::{FrozenHead, HeadPart};
 pub use manifest::Manifest;
 pub use partition::{EachSlot, OpenPartition, Partition};
+pub use rebuild::Rebuild;
 pub use rollup::{RollupTable, RollupWindow};
 pub use series_table::SeriesList;
+pub use trace_index::TraceBlocks;
 
 use files::DirLock;
 use head::Head;
@@ -58,6 +64,9 @@ pub struct StoreConfig {
     pub retention: Option<DurationNanos>,
     /// Bytes of all partitions together above which the oldest ones are dropped.
     pub disk_bytes_max: u64,
+    /// An unsealed database of up to this many bytes is read in full before the store opens; a larger one afterwards, and
+    /// until then answers say so.
+    pub verify_at_start_bytes_max: u64,
 }
 
 /// What the store cannot do, and who can help.
@@ -132,6 +141,12 @@ pub enum StoreError {
         /// The partition.
         path: PathBuf,
     },
+    /// It was rebuilt, or only some of its spans were kept, while a question still knew it as it was.
+    #[error("{path} was replaced while it was read; ask again")]
+    Replaced {
+        /// The partition.
+        path: PathBuf,
+    },
     /// A partition does not hold what its blocks say.
     #[error("{path} failed verification: {what}; its journal is kept")]
     Unverified {
@@ -140,6 +155,21 @@ pub enum StoreError {
         /// What differs.
         what: String,
     },
+}
+
+impl StoreError {
+    /// Whether what was written is not there any more, as opposed to a disk that refuses at the moment.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Unverified { .. } | Self::Block { .. } | Self::Latency { .. } => true,
+            Self::Engine { source, .. } => engine::is_corruption(&**source),
+            Self::Locked { .. }
+            | Self::UnknownFormat { .. }
+            | Self::File { .. }
+            | Self::Removed { .. }
+            | Self::Replaced { .. } => false,
+        }
+    }
 }
 
 /// The store of one data directory. Shared by the writer thread, the sealer and all queries.
@@ -162,6 +192,8 @@ struct State {
     /// Heads on their way into a block, oldest first.
     frozen: Vec<Arc<FrozenHead>>,
     quarantined: Vec<String>,
+    /// The partition whose database is being made anew.
+    rebuilding: Option<String>,
 }
 
 /// What one question sees: every acknowledged span, each in exactly one place.
@@ -173,6 +205,25 @@ pub struct Snapshot {
     pub partitions: Vec<(Arc<Partition>, u64)>,
     /// Partitions that could not be opened: their spans are missing. Not what a journal rebuilt.
     pub quarantined: Vec<String>,
+    /// What answers have to say beside that, one sentence each: databases not yet verified, or being rebuilt.
+    pub reservations: Vec<String>,
+}
+
+impl State {
+    fn reservations(&self) -> Vec<String> {
+        let mut reservations = Vec::new();
+        for partition in &self.partitions {
+            let name = partition.name();
+            if self.rebuilding.as_ref() == Some(&name) {
+                reservations.push(format!("partition {name} is being rebuilt from its journal"));
+            } else if partition.is_condemned() {
+                reservations.push(format!("partition {name} is damaged and will be rebuilt from its journal"));
+            } else if !partition.is_verified() {
+                reservations.push(format!("partition {name} is still being verified after a restart"));
+            }
+        }
+        reservations
+    }
 }
 
 impl Store {
@@ -202,7 +253,7 @@ impl Store {
             }
         }
         partitions.sort_by_key(|partition| partition.seq());
-        let state = State { partitions, head: Head::default(), frozen: Vec::new(), quarantined };
+        let state = State { partitions, head: Head::default(), frozen: Vec::new(), quarantined, rebuilding: None };
         Ok(Self {
             config,
             clock,
@@ -221,6 +272,21 @@ impl Store {
     /// Partitions that are not sealed, oldest first.
     pub fn unsealed(&self) -> Vec<Arc<Partition>> {
         self.state.read().partitions.iter().filter(|partition| partition.manifest().is_none()).cloned().collect()
+    }
+
+    /// Reads every page of unsealed partitions that were too large for it at the start. What fails is condemned: nothing is
+    /// written to it any more, and its sealing rebuilds it.
+    pub fn verify_unsealed(&self) {
+        for partition in self.unsealed().iter().filter(|partition| !partition.is_verified()) {
+            let verified = partition.open(&self.config).and_then(|open| partition.verify(&open));
+            if let Err(error) = verified {
+                tracing::error!(
+                    partition = partition.name(),
+                    error = &error as &dyn std::error::Error,
+                    "the database is damaged; it will be rebuilt from its journal"
+                );
+            }
+        }
     }
 
     /// All partitions, oldest first.
@@ -276,7 +342,7 @@ impl Store {
         let partitions =
             state.partitions.iter().map(|partition| (Arc::clone(partition), partition.visible_blocks())).collect();
         let quarantined = state.quarantined.iter().filter(|name| !partition::is_rebuilt(name)).cloned().collect();
-        Snapshot { heads, partitions, quarantined }
+        Snapshot { heads, partitions, quarantined, reservations: state.reservations() }
     }
 
     /// The blocks of a partition, opened if need be. Sealed ones are kept open in a small least-recently-used list.
@@ -305,5 +371,10 @@ impl Store {
     /// Names of what was moved to `quarantine/`.
     pub fn quarantined(&self) -> Vec<String> {
         self.state.read().quarantined.clone()
+    }
+
+    /// What an operator should know of partitions that answers do not fully rely on, one sentence each.
+    pub fn reservations(&self) -> Vec<String> {
+        self.state.read().reservations()
     }
 }

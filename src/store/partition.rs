@@ -1,20 +1,22 @@
 //! One partition: a directory with one database, active until it is sealed, opened when somebody asks.
 
+use std::collections::HashMap;
 use std::fs;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::block::{Block, BlockError, SectionId};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
-use crate::model::{DurationNanos, SpanBatch, TraceId, UnixNanos};
+use crate::model::{DurationNanos, SpanBatch, SpanKey, TraceId, UnixNanos};
 use crate::telemetry::Counters;
 
 use super::engine::{BlockSections, Checkpoint, Engine, Kind};
 use super::series_table::{SeriesList, SeriesTable};
+use super::trace_index::{self, TraceBlocks};
 use super::{Manifest, StoreConfig, StoreError, files};
 
 /// Sees one slot of one series; the buffer is used again.
@@ -31,6 +33,10 @@ pub struct Partition {
     visible_blocks: AtomicU64,
     /// Bytes of its blocks.
     block_bytes: AtomicU64,
+    /// Every page was read since the process started; a new partition needs no look.
+    verified: AtomicBool,
+    /// A page is damaged or missing: it takes no more blocks, and is made anew when it is sealed.
+    condemned: AtomicBool,
 }
 
 /// What end of a quarantined database's name says that its journal replaced it.
@@ -42,8 +48,17 @@ struct Opening {
     held: Option<Arc<OpenPartition>>,
     /// Still there while a question reads it.
     lent: Weak<OpenPartition>,
-    /// Retention took the directory away: nothing may be made in its place.
-    removed: bool,
+    /// Why it may not be opened any more: nothing may be made in its place.
+    gone: Option<Gone>,
+}
+
+/// What became of a partition that a question may still know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Retention took its directory away.
+    Removed,
+    /// Another one stands in its place: its database was rebuilt, or only some of its spans are kept.
+    Replaced,
 }
 
 impl Opening {
@@ -55,12 +70,13 @@ impl Opening {
     }
 }
 
-/// The database of a partition and what is kept of its blocks in memory: about 2 KiB and 10 bits per trace each.
+/// The database of a partition and what is kept of its blocks in memory: some 10 KiB and 2 bytes per trace of each block
+/// that was asked for.
 #[derive(Debug)]
 pub struct OpenPartition {
     pub(super) engine: Engine,
-    /// Blocks by number - 1; `None` where the header is damaged.
-    blocks: RwLock<Vec<Option<Arc<Block>>>>,
+    /// Blocks that were asked for, by number.
+    blocks: RwLock<HashMap<u64, Arc<Block>>>,
     checkpoint: Mutex<Checkpoint>,
     pub(super) series: SeriesTable,
 }
@@ -80,6 +96,8 @@ impl Partition {
             open: Mutex::default(),
             visible_blocks,
             block_bytes: AtomicU64::new(files::tree_bytes(&dir.join("store"))),
+            verified: AtomicBool::new(false),
+            condemned: AtomicBool::new(false),
         })
     }
 
@@ -94,6 +112,8 @@ impl Partition {
             open: Mutex::default(),
             visible_blocks: AtomicU64::new(0),
             block_bytes: AtomicU64::new(0),
+            verified: AtomicBool::new(true),
+            condemned: AtomicBool::new(false),
         };
         partition.make(config).inspect_err(|_| {
             // The next attempt takes another name: what is left of this one would stay for ever.
@@ -129,15 +149,53 @@ impl Partition {
             tracing::error!(partition = label, "a sealed partition has lost its manifest; moved to quarantine");
             return files::quarantine(&config.data_dir, &self.dir, &label).map(Some);
         }
-        let usable = self.open(config).and_then(|open| open.all_blocks_readable());
+        let usable = self.open(config).and_then(|open| {
+            open.all_blocks_readable()?;
+            if self.block_bytes() <= config.verify_at_start_bytes_max { self.verify(&open) } else { Ok(()) }
+        });
         let Err(error) = usable else { return Ok(None) };
         self.close();
         self.visible_blocks.store(0, Ordering::SeqCst);
         counters.partitions_quarantined.add(1);
         tracing::error!(partition = label, %error, "database moved to quarantine, rebuilding it from the journal");
-        let moved = files::quarantine(&config.data_dir, &self.store_dir(), &format!("{label}{REBUILT_SUFFIX}"))?;
+        let moved = files::quarantine(&config.data_dir, &self.store_dir(), &self.quarantine_label())?;
         let _empty = self.open(config)?;
+        self.verified.store(true, Ordering::SeqCst);
+        self.block_bytes.store(0, Ordering::Relaxed);
         Ok(Some(moved))
+    }
+
+    /// Reads every page of the database. One that fails is condemned.
+    pub(super) fn verify(&self, open: &OpenPartition) -> Result<(), StoreError> {
+        let outcome = open.engine.verify_pages();
+        match &outcome {
+            Ok(()) => self.verified.store(true, Ordering::SeqCst),
+            Err(_) => self.condemned.store(true, Ordering::SeqCst),
+        }
+        outcome
+    }
+
+    /// Whether answers may rely on it: sealed, or every page was read since the start.
+    pub fn is_verified(&self) -> bool {
+        self.manifest().is_some() || self.verified.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is damaged and has to be rebuilt from its journal.
+    pub fn is_condemned(&self) -> bool {
+        self.condemned.load(Ordering::SeqCst)
+    }
+
+    /// Under which name a database that its journal replaces stands in quarantine.
+    pub(super) fn quarantine_label(&self) -> String {
+        format!("{}{REBUILT_SUFFIX}", self.name())
+    }
+
+    /// The same partition with the database that was just put there.
+    pub(super) fn reopened(&self, config: &StoreConfig) -> Result<Self, StoreError> {
+        let again = Self::at(&self.dir).ok_or_else(|| StoreError::Removed { path: self.dir.clone() })?;
+        let _open = again.open(config)?;
+        again.verified.store(true, Ordering::SeqCst);
+        Ok(again)
     }
 
     /// Ascending in the order of creation.
@@ -199,10 +257,23 @@ impl Partition {
         self.visible_blocks.store(blocks, Ordering::SeqCst);
     }
 
+    /// The blocks that a trace may be in, by the index of a sealed partition; nothing is opened.
+    pub fn blocks_of_trace(&self, trace: TraceId) -> TraceBlocks {
+        if self.manifest().is_none() {
+            return TraceBlocks::Unknown;
+        }
+        trace_index::look_up(&self.dir, trace).unwrap_or_else(|error| {
+            tracing::warn!(partition = self.name(), %error, "its index of traces is of no use; all blocks are asked");
+            TraceBlocks::Unknown
+        })
+    }
+
     pub(super) fn open(&self, config: &StoreConfig) -> Result<Arc<OpenPartition>, StoreError> {
         let mut opening = self.open.lock();
-        if opening.removed {
-            return Err(StoreError::Removed { path: self.dir.clone() });
+        match opening.gone {
+            Some(Gone::Removed) => return Err(StoreError::Removed { path: self.dir.clone() }),
+            Some(Gone::Replaced) => return Err(StoreError::Replaced { path: self.dir.clone() }),
+            None => {}
         }
         if let Some(open) = opening.current() {
             return Ok(open);
@@ -228,9 +299,9 @@ impl Partition {
     }
 
     /// Lets go of the database for good, before its directory goes.
-    pub(super) fn retire(&self) {
+    pub(super) fn retire(&self, gone: Gone) {
         let mut opening = self.open.lock();
-        opening.removed = true;
+        opening.gone = Some(gone);
         opening.held = None;
     }
 
@@ -258,26 +329,19 @@ pub(super) fn is_rebuilt(name: &str) -> bool {
 }
 
 impl OpenPartition {
-    fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let engine = Engine::open(path, cache_bytes)?;
-        let checkpoint = engine.checkpoint()?;
-        let mut blocks = Vec::new();
-        for block_no in 1..=checkpoint.blocks {
-            let sections = BlockSections { engine: &engine, block_no };
-            blocks.push(Block::open(&sections).ok().map(Arc::new));
-        }
-        let (blocks, checkpoint) = (RwLock::new(blocks), Mutex::new(checkpoint));
-        Ok(Self { engine, blocks, checkpoint, series: SeriesTable::default() })
+        let checkpoint = Mutex::new(engine.checkpoint()?);
+        Ok(Self { engine, blocks: RwLock::default(), checkpoint, series: SeriesTable::default() })
     }
 
+    /// Reads every header and filter.
     fn all_blocks_readable(&self) -> Result<(), StoreError> {
-        for (block_no, block) in (1..).zip(self.blocks.read().iter()) {
-            if block.is_none() {
-                let what = format!("header of block {block_no}");
-                return Err(StoreError::Damaged { path: self.engine.path().to_path_buf(), what });
-            }
-        }
-        self.engine.verify_pages()
+        self.block_numbers().try_for_each(|block_no| self.readable_block(block_no).map(drop))
+    }
+
+    fn damaged(&self, what: String) -> StoreError {
+        StoreError::Damaged { path: self.engine.path().to_path_buf(), what }
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
@@ -290,21 +354,53 @@ impl OpenPartition {
     }
 
     /// Takes over a block that was just written.
-    pub(super) fn add_block(&self, block: Arc<Block>, checkpoint: Checkpoint) {
-        self.blocks.write().push(Some(block));
+    pub(super) fn add_block(&self, block_no: u64, block: Arc<Block>) {
+        let _new = self.blocks.write().insert(block_no, block);
+    }
+
+    pub(super) fn set_checkpoint(&self, checkpoint: Checkpoint) {
         *self.checkpoint.lock() = checkpoint;
     }
 
-    /// The first `visible` blocks with their numbers; `None` in place of a damaged one.
-    pub fn blocks(&self, visible: u64) -> Vec<(u64, Option<Arc<Block>>)> {
-        let visible = usize::try_from(visible).unwrap_or(usize::MAX);
-        (1..).zip(self.blocks.read().iter().take(visible).cloned()).collect()
+    /// Numbers of all blocks, ascending from 1.
+    pub fn block_numbers(&self) -> RangeInclusive<u64> {
+        1..=self.checkpoint().blocks
     }
 
-    /// One block; `None` when there is none or it is damaged.
+    /// The first `visible` blocks with their numbers; `None` in place of a damaged one. Reads the headers that were not
+    /// asked for before.
+    pub fn blocks(&self, visible: u64) -> Vec<(u64, Option<Arc<Block>>)> {
+        (1..=visible.min(self.checkpoint().blocks)).map(|block_no| (block_no, self.block(block_no))).collect()
+    }
+
+    /// One block; `None` when there is none or it is damaged. Reads its header and filter the first time.
     pub fn block(&self, block_no: u64) -> Option<Arc<Block>> {
-        let at = usize::try_from(block_no.checked_sub(1)?).ok()?;
-        self.blocks.read().get(at)?.clone()
+        if let Some(known) = self.blocks.read().get(&block_no) {
+            return Some(Arc::clone(known));
+        }
+        let block = Arc::new(Block::open(&BlockSections { engine: &self.engine, block_no }).ok()?);
+        let _same = self.blocks.write().insert(block_no, Arc::clone(&block));
+        Some(block)
+    }
+
+    pub(super) fn readable_block(&self, block_no: u64) -> Result<Arc<Block>, StoreError> {
+        self.block(block_no).ok_or_else(|| self.damaged(format!("header of block {block_no}")))
+    }
+
+    /// Calls `each` with the traces of a block, ascending.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub fn traces(&self, block_no: u64, each: &mut dyn FnMut(TraceId)) -> Result<(), StoreError> {
+        self.with_block(block_no, |block, sections| block.traces(sections, each))
+    }
+
+    /// The rows of those of `keys`, which ascend, that a block holds, with their positions in `keys`.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub(super) fn rows_of_keys(&self, block_no: u64, keys: &[SpanKey]) -> Result<Vec<(usize, u32)>, StoreError> {
+        self.with_block(block_no, |block, sections| block.rows_of_keys(sections, keys))
     }
 
     /// The series of one block, in order.
@@ -357,9 +453,7 @@ impl OpenPartition {
         read: impl FnOnce(&Block, &BlockSections<'_>) -> Result<T, BlockError>,
     ) -> Result<T, StoreError> {
         let path = || self.engine.path().to_path_buf();
-        let Some(block) = self.block(block_no) else {
-            return Err(StoreError::Damaged { path: path(), what: format!("header of block {block_no}") });
-        };
+        let block = self.readable_block(block_no)?;
         let sections = BlockSections { engine: &self.engine, block_no };
         read(&block, &sections).map_err(|source| StoreError::Block { path: path(), block_no, source })
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::partition::Gone;
 use super::{Partition, Store, StoreError, files};
 
 const DROP_SUFFIX: &str = ".drop";
@@ -44,7 +45,7 @@ impl Store {
     fn drop_partition(&self, partition: &Arc<Partition>) -> Result<(), StoreError> {
         self.state.write().partitions.retain(|known| known.seq() != partition.seq());
         self.open_sealed.lock().retain(|known| known.seq() != partition.seq());
-        partition.retire();
+        partition.retire(Gone::Removed);
         let mut leaving = partition.dir().as_os_str().to_owned();
         leaving.push(DROP_SUFFIX);
         let leaving = Path::new(&leaving);

@@ -10,8 +10,8 @@ use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
-use super::manifest::hash_files;
-use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files};
+use super::manifest::{hash_file, hash_files};
+use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files, trace_index};
 
 /// Count and exact sum of the latencies in one slot of one series.
 type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
@@ -27,13 +27,19 @@ impl Store {
         partition.open(&self.config)?.write_rollups()?;
         close(partition)?;
         files::sync_tree(&partition.store_dir())?;
-        let mut manifest = verify(&*partition.open(&self.config)?, partition)?;
+        let mut manifest = {
+            let open = partition.open(&self.config)?;
+            let manifest = verify(&open, partition)?;
+            trace_index::write(partition.dir(), &open)?;
+            manifest
+        };
         close(partition)?;
         files::sync_tree(&partition.store_dir())?;
         if !files::entry_names(&partition.store_dir().join("blobs")).is_empty() {
             return Err(StoreError::Unverified { path, what: "sled moved values out of its log".to_owned() });
         }
         manifest.files = hash_files(partition.dir(), &partition.store_dir())?;
+        manifest.files.push(hash_file(partition.dir(), &partition.dir().join(trace_index::FILE_NAME))?);
         files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
         partition.set_manifest(manifest.clone());
         files::remove_tree(&partition.journal_dir())?;

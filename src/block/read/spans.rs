@@ -372,16 +372,16 @@ fn read_links(group: &mut Group<'_>, owners: Contexts<'_>, n: usize) -> Result<L
     })
 }
 
-fn rows_where(n: usize, is_one: impl Fn(usize) -> bool) -> Vec<u16> {
+pub(super) fn rows_where(n: usize, is_one: impl Fn(usize) -> bool) -> Vec<u16> {
     (0..n).zip(0_u16..).filter(|(row, _)| is_one(*row)).map(|(_, owner)| owner).collect()
 }
 
 /// A number that was 32 bits wide.
-fn narrow(numbers: &Ints, idx: usize) -> Result<u32, Malformed> {
+pub(super) fn narrow(numbers: &Ints, idx: usize) -> Result<u32, Malformed> {
     u32::try_from(numbers.get(idx)).map_err(|_| Malformed("a number is above 32 bits"))
 }
 
 /// The n-th of fixed-size items.
-fn nth<const N: usize>(items: &[u8], idx: usize) -> Option<[u8; N]> {
+pub(super) fn nth<const N: usize>(items: &[u8], idx: usize) -> Option<[u8; N]> {
     items.get(idx.checked_mul(N)?..)?.first_chunk::<N>().copied()
 }

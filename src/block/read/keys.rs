@@ -1,0 +1,112 @@
+//! Identities alone: which traces a block has, and which of given spans it holds already.
+
+use super::super::codec::{Contexts, Ints, Malformed, RowIds};
+use super::super::columns::{self as column, GROUP_ROWS};
+use super::super::error::BlockError;
+use super::super::{Block, Sections};
+use super::block_row;
+use super::group::{Group, run_of_row};
+use super::spans::{narrow, nth, rows_where};
+use crate::model::{SeriesKey, SpanId, SpanKey, TraceId, UnixNanos};
+
+impl Block {
+    /// Calls `each` with every trace of the block, ascending; one that spans row groups comes once per group. Reads one
+    /// column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as `sections` fails; `each` may have been called before.
+    pub fn traces(&self, sections: &dyn Sections, each: &mut dyn FnMut(TraceId)) -> Result<(), BlockError> {
+        for number in 0..self.header.groups.len() {
+            let mut group = Group::new(&self.header, sections, number);
+            group.fetch(|column| column == column::TRACE)?;
+            group.runs()?.iter().for_each(|run| each(run.trace_id));
+        }
+        Ok(())
+    }
+
+    /// The rows of those of `keys`, which ascend, that the block holds, with their positions in `keys`.
+    ///
+    /// Reads one column of the row groups between whose fences a key lies, and the identities of those that hold a trace
+    /// of it: each group once, however many keys there are.
+    ///
+    /// # Errors
+    /// `Damaged`, or as `sections` fails.
+    pub fn rows_of_keys(&self, sections: &dyn Sections, keys: &[SpanKey]) -> Result<Vec<(usize, u32)>, BlockError> {
+        let (mut found, mut series) = (Vec::new(), None);
+        let fences = &self.header.fences;
+        for (number, fence) in fences.iter().enumerate() {
+            // A trace may go on in the group behind the one that it began in.
+            let start = keys.partition_point(|key| key.trace_id < *fence);
+            let end =
+                fences.get(number + 1).map_or(keys.len(), |next| keys.partition_point(|key| key.trace_id <= *next));
+            let Some(wanted) = keys.get(start..end).filter(|wanted| !wanted.is_empty()) else { continue };
+            let mut group = Group::new(&self.header, sections, number);
+            group.fetch(|column| column == column::TRACE)?;
+            let runs = group.runs()?;
+            let is_here = |key: &SpanKey| runs.binary_search_by_key(&key.trace_id, |run| run.trace_id).is_ok();
+            if !wanted.iter().any(is_here) {
+                continue;
+            }
+            let series = match &series {
+                Some(series) => series,
+                None => series.insert(self.series(sections)?),
+            };
+            let stored = keys_of(&mut group, series, self.header.n_scopes)?;
+            for (at, key) in wanted.iter().enumerate() {
+                if let Ok(row) = stored.binary_search(key) {
+                    found.push((start + at, block_row(number * GROUP_ROWS + row)));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The identity of each row of a group whose column of traces was fetched; they ascend.
+fn keys_of(group: &mut Group<'_>, series: &[SeriesKey<'static>], n_scopes: u32) -> Result<Vec<SpanKey>, BlockError> {
+    group.fetch(|column| {
+        matches!(
+            column,
+            column::SPAN_ID
+                | column::TRACE_START
+                | column::START_DELTA
+                | column::SERIES
+                | column::EXCEPTIONS
+                | column::RAW_KIND
+                | column::SCOPE
+        )
+    })?;
+    let runs = group.runs()?;
+    let run_of_row = run_of_row(&runs);
+    let starts = group.starts(&runs)?;
+    let row_series = group.series(&run_of_row)?;
+    let known = Contexts {
+        series: RowIds { ids: &row_series, n: series.len() },
+        traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
+        ..Contexts::NONE
+    };
+    let scopes = group.ids(column::SCOPE, n_scopes, known)?;
+    let rows = Contexts { scopes: RowIds { ids: &scopes, n: n_scopes as usize }, ..known };
+    let exceptions = group.numbers(column::EXCEPTIONS, group.n_rows, rows)?;
+    let n_looked_at = if let Ints::Constant(0) = exceptions { 0 } else { group.n_rows };
+    let kind_rows = rows_where(n_looked_at, |row| exceptions.get(row) & 2 != 0);
+    let kinds = group.numbers(column::RAW_KIND, kind_rows.len(), rows.of(&kind_rows))?;
+    let span_ids = group.raw(column::SPAN_ID)?;
+    let key = |row: usize| {
+        let owner = u16::try_from(row).unwrap_or(u16::MAX);
+        let kind = match kind_rows.binary_search(&owner) {
+            Ok(at) => narrow(&kinds, at)?.cast_signed(),
+            Err(_) => {
+                row_series.get(row).and_then(|row| series.get(*row as usize)).map_or(0, |key| i32::from(key.kind as u8))
+            }
+        };
+        let run = run_of_row.get(row).and_then(|run| runs.get(*run as usize));
+        let (Some(run), Some(start), Some(span_id)) = (run, starts.get(row), nth(span_ids, row)) else {
+            return Err(Malformed("a row has no identity"));
+        };
+        let start_time_unix_nano = UnixNanos(*start);
+        Ok(SpanKey { trace_id: run.trace_id, start_time_unix_nano, span_id: SpanId(span_id), kind })
+    };
+    let keys = (0..group.n_rows).map(key).collect::<Result<Vec<_>, _>>();
+    keys.map_err(|malformed| group.damaged(malformed))
+}
