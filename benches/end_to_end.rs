@@ -1,6 +1,11 @@
-//! The whole way, measured from outside: the real server as a child process, spans through its gRPC port, then questions.
+//! The whole way, measured from outside: the real server as a child process, spans through its gRPC port, then questions,
+//! then `kill -9`.
 //!
-//! `cargo bench --bench end_to_end -- --spans 1000000`
+//! ```text
+//! cargo bench --bench end_to_end -- --spans 10000000 --partition-size 40MiB      one run
+//! cargo bench --bench end_to_end -- --spans 100000,1000000,10000000              a curve, 12 partitions each
+//! cargo bench --bench end_to_end -- --spans 1000000 --rate 20000                 at a steady rate, for the acks
+//! ```
 
 #![expect(
     clippy::print_stdout,
@@ -23,44 +28,84 @@ use tonic::{Request, Status};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Outcome<T> = Result<T, Failure>;
 
-/// Calls in flight.
-const SENDERS: usize = 4;
 /// Requests that each sender patches and sends again: enough that strings repeat no more than in real traffic.
 const TEMPLATES: usize = 100;
 const TRACE_QUESTIONS: usize = 2_000;
 const PERCENTILE_QUESTIONS: usize = 1_000;
+/// Partitions of a run that does not say how large they are, at about this many bytes per span.
+const PARTITIONS: u64 = 12;
+const BYTES_PER_SPAN: u64 = 44;
+/// No single step of a run takes longer.
+const STEP_WITHIN: Duration = Duration::from_secs(900);
+
+/// What one run does.
+#[derive(Clone, Debug)]
+struct Plan {
+    spans: u64,
+    partition_size: String,
+    /// Calls in flight.
+    senders: u64,
+    /// Spans per second of all senders together; as many as go through when 0.
+    rate: u64,
+    /// More arguments for `serve`.
+    serve: Vec<String>,
+}
 
 fn main() -> Outcome<()> {
     // `cargo test` and `cargo bench` without a filter call every bench with flags of their own.
     let args: Vec<String> = std::env::args().collect();
-    let spans = args.iter().position(|arg| arg == "--spans").and_then(|at| args.get(at + 1)?.parse().ok());
-    let spans: u64 = spans.unwrap_or(if args.iter().any(|arg| arg == "--test") { 10_000 } else { 1_000_000 });
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned();
+    let default = if args.iter().any(|arg| arg == "--test") { "10000" } else { "1000000" };
+    for spans in value("--spans").unwrap_or_else(|| default.to_owned()).split(',') {
+        let spans = spans.parse()?;
+        let plan = Plan {
+            spans,
+            partition_size: value("--partition-size").unwrap_or_else(|| partition_bytes(spans)),
+            senders: value("--senders").map_or(Ok(4), |senders| senders.parse())?,
+            rate: value("--rate").map_or(Ok(0), |rate| rate.parse())?,
+            serve: value("--serve").map(|args| args.split(' ').map(str::to_owned).collect()).unwrap_or_default(),
+        };
+        run(&plan)?;
+        println!();
+    }
+    Ok(())
+}
+
+/// So that the spans fill `PARTITIONS` of them.
+fn partition_bytes(spans: u64) -> String {
+    format!("{}KiB", (spans * BYTES_PER_SPAN / PARTITIONS).div_ceil(1024).max(64))
+}
+
+fn run(plan: &Plan) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let dir = tempfile::tempdir()?;
-    let mut server = Server::start(dir.path())?;
+    let mut server = Server::start(dir.path(), plan)?;
     let (before, began) = (own_cpu(), instant());
-    let sent = runtime.block_on(send(&server.otlp_grpc, spans))?;
+    let mut sent = runtime.block_on(send(&server.otlp_grpc, plan))?;
     let wall = began.elapsed();
     let generator = own_cpu() - before;
-    row(
-        "spans acknowledged",
-        format!("{} in {:.1} s, {:.0} spans/s", sent.spans, wall.as_secs_f64(), rate(sent.spans, wall)),
-    );
+    row("spans", format!("{}, {} calls in flight, partitions of {}", sent.spans, plan.senders, plan.partition_size));
+    row("acknowledged", format!("in {:.1} s, {:.0} spans/s", wall.as_secs_f64(), rate(sent.spans, wall)));
+    row("ack p50 / p99 / max, ms", quantiles(std::mem::take(&mut sent.acks)));
     row("bytes per span, sent", format!("{:.0}", per(sent.bytes, sent.spans)));
-    row("server CPU s per M spans, acknowledged", format!("{:.2}", server.cpu()? * 1e6 / sent.spans as f64));
-    row("generator CPU s per M spans", format!("{:.2}", generator * 1e6 / sent.spans as f64));
+    let per_million = |cpu: f64| format!("{:.2}", cpu * 1e6 / sent.spans as f64);
+    row("server CPU s per M spans, acknowledged", per_million(server.cpu()?));
+    row("generator CPU s per M spans", per_million(generator));
+    let partitions = server.wait_until_sealed()?;
+    row("server CPU s per M spans, sealed", per_million(server.cpu()?));
+    row("partitions, the last one unsealed", partitions);
+    row("peak RSS until sealed, MiB", format!("{:.0}", server.peak_rss_mib()?));
     ask(&server, &sent)?;
     row("peak RSS, MiB", format!("{:.0}", server.peak_rss_mib()?));
     let killed = instant();
     server.kill()?;
-    let again = Server::start(dir.path())?;
+    let again = Server::start(dir.path(), plan)?;
     row("ready again after kill -9, s", format!("{:.2}", killed.elapsed().as_secs_f64()));
-    let cpu = again.cpu()?;
+    row("peak RSS of that start, MiB", format!("{:.0}", again.peak_rss_mib()?));
     again.stop()?;
-    row("CPU s of that start and stop", format!("{cpu:.2}"));
     let (store, journal) = disk(dir.path());
     row("bytes per span, store", format!("{:.1}", per(store, sent.spans)));
-    row("bytes per span, journal until sealed", format!("{:.1}", per(journal, sent.spans)));
+    row("bytes per span, journal of the unsealed one", format!("{:.1}", per(journal, sent.spans)));
     Ok(())
 }
 
@@ -96,11 +141,13 @@ struct Server {
 
 impl Server {
     /// Returns once it is ready.
-    fn start(dir: &Path) -> Outcome<Self> {
+    fn start(dir: &Path, plan: &Plan) -> Outcome<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_spandrel"))
             .args(["serve", "--log-format", "json", "--data-dir"])
             .arg(dir)
             .args(["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["--partition-size", &plan.partition_size])
+            .args(&plan.serve)
             .stderr(Stdio::piped())
             .spawn()?;
         let stderr = child.stderr.take().ok_or("the child has no stderr")?;
@@ -135,6 +182,22 @@ impl Server {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<f64>().ok());
         Ok(kib.ok_or("no VmHWM in /proc")? / 1024.0)
+    }
+
+    /// Number of partitions, once only the last one is unsealed.
+    fn wait_until_sealed(&self) -> Outcome<usize> {
+        let deadline = instant() + STEP_WITHIN;
+        loop {
+            let status: serde_json::Value = serde_json::from_str(&self.get("/spandrel/v1/status")?)?;
+            let partitions = status["partitions"].as_array().ok_or("no partitions in the status")?;
+            if partitions.iter().filter(|partition| partition["sealed"] == false).count() <= 1 {
+                return Ok(partitions.len());
+            }
+            if deadline < instant() {
+                return Err("partitions stay unsealed".into());
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
 
     fn get(&self, path: &str) -> Outcome<String> {
@@ -174,35 +237,44 @@ struct Sent {
     spans: u64,
     bytes: u64,
     traces: Vec<String>,
+    /// How long each call took.
+    acks: Vec<Duration>,
 }
 
 /// Closed loop: each sender has one call in flight.
-async fn send(address: &str, spans: u64) -> Outcome<Sent> {
+async fn send(address: &str, plan: &Plan) -> Outcome<Sent> {
     let channel = tonic::transport::Endpoint::new(format!("http://{address}"))?.connect().await?;
-    let share = spans.div_ceil(SENDERS as u64);
+    let (share, rate) = (plan.spans.div_ceil(plan.senders), plan.rate / plan.senders);
     let senders: Vec<_> =
-        (0..SENDERS as u64).map(|seed| tokio::spawn(send_share(channel.clone(), seed, share))).collect();
+        (0..plan.senders).map(|seed| tokio::spawn(send_share(channel.clone(), seed, share, rate))).collect();
     let mut all = Sent::default();
     for sender in senders {
         let sent = sender.await??;
         all.spans += sent.spans;
         all.bytes += sent.bytes;
         all.traces.extend(sent.traces);
+        all.acks.extend(sent.acks);
     }
     Ok(all)
 }
 
-async fn send_share(channel: tonic::transport::Channel, seed: u64, spans: u64) -> Outcome<Sent> {
+async fn send_share(channel: tonic::transport::Channel, seed: u64, spans: u64, rate: u64) -> Outcome<Sent> {
     let mut client = tonic::client::Grpc::new(channel);
     let mut requests = PreEncoded::new(seed, TEMPLATES, Grouping::Collector);
     let path = http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
     let (clock, mut sent) = (Clock::system(), Sent::default());
+    let began = tokio::time::Instant::now();
     while sent.spans < spans {
+        if let Some(due_nanos) = (sent.spans * 1_000_000_000).checked_div(rate) {
+            tokio::time::sleep_until(began + Duration::from_nanos(due_nanos)).await;
+        }
         let body = Bytes::copy_from_slice(requests.next(clock.now()));
         sent.bytes += body.len() as u64;
         sent.traces.extend(trace_id(&body));
+        let called = instant();
         client.ready().await?;
         let _answer = client.unary(Request::new(body), path.clone(), RawCodec).await?;
+        sent.acks.push(called.elapsed());
         sent.spans += requests.last_span_count() as u64;
     }
     Ok(sent)
