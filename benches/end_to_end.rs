@@ -87,6 +87,7 @@ fn run(plan: &Plan) -> Outcome<()> {
     row("spans", format!("{}, {} calls in flight, partitions of {}", sent.spans, plan.senders, plan.partition_size));
     row("acknowledged", format!("in {:.1} s, {:.0} spans/s", wall.as_secs_f64(), rate(sent.spans, wall)));
     row("ack p50 / p99 / max, ms", quantiles(std::mem::take(&mut sent.acks)));
+    row("calls refused and sent again", sent.refused);
     row("bytes per span, sent", format!("{:.0}", per(sent.bytes, sent.spans)));
     let per_million = |cpu: f64| format!("{:.2}", cpu * 1e6 / sent.spans as f64);
     row("server CPU s per M spans, acknowledged", per_million(server.cpu()?));
@@ -239,6 +240,8 @@ struct Sent {
     traces: Vec<String>,
     /// How long each call took.
     acks: Vec<Duration>,
+    /// Calls that were refused and sent again.
+    refused: u64,
 }
 
 /// Closed loop: each sender has one call in flight.
@@ -254,6 +257,7 @@ async fn send(address: &str, plan: &Plan) -> Outcome<Sent> {
         all.bytes += sent.bytes;
         all.traces.extend(sent.traces);
         all.acks.extend(sent.acks);
+        all.refused += sent.refused;
     }
     Ok(all)
 }
@@ -271,10 +275,21 @@ async fn send_share(channel: tonic::transport::Channel, seed: u64, spans: u64, r
         let body = Bytes::copy_from_slice(requests.next(clock.now()));
         sent.bytes += body.len() as u64;
         sent.traces.extend(trace_id(&body));
-        let called = instant();
-        client.ready().await?;
-        let _answer = client.unary(Request::new(body), path.clone(), RawCodec).await?;
-        sent.acks.push(called.elapsed());
+        loop {
+            let called = instant();
+            client.ready().await?;
+            match client.unary(Request::new(body.clone()), path.clone(), RawCodec).await {
+                Ok(_answer) => {
+                    sent.acks.push(called.elapsed());
+                    break;
+                }
+                Err(status) if status.code() == tonic::Code::Unavailable => {
+                    sent.refused += 1;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(status) => return Err(status.into()),
+            }
+        }
         sent.spans += requests.last_span_count() as u64;
     }
     Ok(sent)

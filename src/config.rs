@@ -12,7 +12,7 @@ use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
 use crate::model::DurationNanos;
-use crate::store::StoreConfig;
+use crate::store::{KeepRule, StoreConfig};
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
@@ -48,9 +48,9 @@ pub struct RawConfig {
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
-    /// Age at which spans leave, by whole partitions [default: 7d]
-    #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION")]
-    pub retention: Option<String>,
+    /// Age at which spans leave, by whole partitions; in the file also one per service [default: 7d]
+    #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION", value_parser = Retention::parse)]
+    pub retention: Option<Retention>,
     /// Disk space of all partitions; above it the oldest leave [default: 50GiB]
     #[arg(long, env = "SPANDREL_MAX_DISK", value_name = "SIZE")]
     pub max_disk: Option<String>,
@@ -73,6 +73,70 @@ pub struct RawConfig {
     /// Pad 64-bit trace ids with zeros instead of rejecting their spans [default: false]
     #[arg(long, env = "SPANDREL_PAD_64BIT_TRACE_IDS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub pad_64bit_trace_ids: Option<bool>,
+}
+
+/// How long spans stay: `retention = "7d"`, or a list of `[[retention]]` tables in the file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged, expecting = "retention is a duration such as \"7d\", or [[retention]] tables with service and keep")]
+pub enum Retention {
+    /// The same for every service.
+    All(String),
+    /// One rule per service; the one without a service is for all others.
+    Rules(Vec<RetentionRule>),
+}
+
+/// One `[[retention]]` table.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionRule {
+    /// `service.name`; every service without a rule when missing.
+    pub service: Option<String>,
+    /// Age at which its spans leave.
+    pub keep: String,
+}
+
+impl Retention {
+    fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
+        Ok(Self::All(text.to_owned()))
+    }
+
+    /// A flag speaks of all services: the rules of the file for single ones stay.
+    fn or(self, fallback: Option<Self>) -> Self {
+        match (self, fallback) {
+            (Self::All(keep), Some(Self::Rules(mut rules))) => {
+                rules.retain(|rule| rule.service.is_some());
+                rules.push(RetentionRule { service: None, keep });
+                Self::Rules(rules)
+            }
+            (own, _) => own,
+        }
+    }
+
+    /// For all services, and for single ones.
+    fn resolve(self) -> Result<(DurationNanos, Vec<KeepRule>), ConfigError> {
+        let rules = match self {
+            Self::All(keep) => return Ok((duration("retention", Some(&keep), "7d")?, Vec::new())),
+            Self::Rules(rules) => rules,
+        };
+        let (mut of_all, mut keep) = (None, Vec::<KeepRule>::new());
+        for rule in rules {
+            let age = duration("retention.keep", Some(&rule.keep), "7d")?;
+            let twice = match rule.service {
+                None => of_all.replace(age).map(|_| "all services".to_owned()),
+                Some(service) if keep.iter().any(|known| known.service == service) => Some(service),
+                Some(service) => {
+                    keep.push(KeepRule { service, keep: age });
+                    None
+                }
+            };
+            if let Some(service) = twice {
+                return Err(ConfigError::Conflict(format!(
+                    "there are two [[retention]] rules for {service}; keep one"
+                )));
+            }
+        }
+        Ok((of_all.map_or_else(|| duration("retention", None, "7d"), Ok)?, keep))
+    }
 }
 
 /// Settings that hold together.
@@ -150,7 +214,10 @@ impl RawConfig {
             otlp_http: self.otlp_http.or(fallback.otlp_http),
             http: self.http.or(fallback.http),
             durability: self.durability.or(fallback.durability),
-            retention: self.retention.or(fallback.retention),
+            retention: match self.retention {
+                Some(own) => Some(own.or(fallback.retention)),
+                None => fallback.retention,
+            },
             max_disk: self.max_disk.or(fallback.max_disk),
             body_bytes_max: self.body_bytes_max.or(fallback.body_bytes_max),
             memory: self.memory.or(fallback.memory),
@@ -166,7 +233,9 @@ impl RawConfig {
     /// # Errors
     /// Names the setting, the value and what would be right.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let retention = Some(duration("retention", self.retention.as_deref(), "7d")?);
+        let (retention, keep) = self.retention.unwrap_or_else(|| Retention::All("7d".to_owned())).resolve()?;
+        // A late span of a service that is kept longer is not refused before its time.
+        let longest = keep.iter().map(|rule| rule.keep).max().map_or(retention, |longest| longest.max(retention));
         let memory = memory(self.memory.as_deref())?;
         let body_bytes_max = size("body-bytes-max", self.body_bytes_max.as_deref(), memory.requests.min(64 * MIB))?;
         if memory.requests < body_bytes_max {
@@ -181,7 +250,7 @@ impl RawConfig {
             durability: durability(self.durability.as_deref())?,
             body_bytes_in_flight_max: bytes(memory.requests),
             queue_requests_max: QUEUE_REQUESTS_MAX,
-            retention,
+            retention: Some(longest),
             pad_64bit_trace_ids: self.pad_64bit_trace_ids.unwrap_or(false),
             checkpoint_spans: limits::BLOCK_SPANS_MAX as u64,
             checkpoint_bytes: bytes(memory.head),
@@ -194,7 +263,8 @@ impl RawConfig {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("spandrel-data")),
             cache_bytes: memory.cache,
             open_partitions_max: memory.open_partitions,
-            retention,
+            retention: Some(retention),
+            keep,
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
             verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,
         };
@@ -295,11 +365,33 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let flags = RawConfig { retention: Some("1d".to_owned()), ..RawConfig::default() };
+        let one_day = Retention::All("1d".to_owned());
+        let flags = RawConfig { retention: Some(one_day), ..RawConfig::default() };
         let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
         assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
         assert_eq!(config.store.disk_bytes_max, GIB);
         assert_eq!(config.ingest.partition_bytes_max, 2 * GIB);
+    }
+
+    #[test]
+    fn a_service_may_keep_its_spans_for_another_time_and_a_flag_speaks_of_all_the_others() {
+        let rules = "[[retention]]\nkeep = \"3d\"\n[[retention]]\nservice = \"checkout\"\nkeep = \"30d\"";
+        let days = |n: u64| DurationNanos::from_secs(n * 86_400);
+        let kept = vec![KeepRule { service: "checkout".to_owned(), keep: days(30) }];
+        let config = file(rules).unwrap().resolve().unwrap();
+        assert_eq!((config.store.retention, &config.store.keep), (Some(days(3)), &kept));
+        assert_eq!(config.ingest.retention, Some(days(30)), "late spans of checkout are welcome");
+        let flags = RawConfig { retention: Some(Retention::All("1d".to_owned())), ..RawConfig::default() };
+        let config = flags.or(file(rules).unwrap()).resolve().unwrap();
+        assert_eq!((config.store.retention, &config.store.keep), (Some(days(1)), &kept));
+        for (text, why) in [
+            ("[[retention]]\nservice = \"a\"\nkeep = \"1d\"\n[[retention]]\nservice = \"a\"\nkeep = \"2d\"", "two"),
+            ("[[retention]]\nservice = \"a\"\nkeep = \"soon\"", "retention.keep = \"soon\""),
+            ("[[retention]]\nservise = \"a\"\nkeep = \"1d\"", "[[retention]]"),
+        ] {
+            let error = file(text).and_then(RawConfig::resolve).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ const GROUP_BYTES: usize = 1024 * 1024;
 /// How often age is looked at while nothing arrives.
 const TICK: Duration = Duration::from_millis(200);
 /// How long requests wait for the block of the head before, once theirs is full; then they are refused.
-const BLOCK_WITHIN: Duration = Duration::from_secs(1);
+const BLOCK_WITHIN: Duration = Duration::from_secs(2);
 
 struct Writer {
     config: IngestConfig,

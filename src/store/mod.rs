@@ -17,6 +17,7 @@ mod duplicates;
 mod engine;
 mod files;
 mod head;
+mod keep;
 mod manifest;
 mod partition;
 mod rebuild;
@@ -41,6 +42,7 @@ use crate::telemetry::Counters;
 pub use checkpoint::Checkpointed;
 pub use engine::BlockSections;
 pub use head::{FrozenHead, HeadPart};
+pub use keep::KeepRule;
 pub use manifest::Manifest;
 pub use partition::{EachSlot, OpenPartition, Partition};
 pub use rebuild::Rebuild;
@@ -62,6 +64,8 @@ pub struct StoreConfig {
     pub open_partitions_max: usize,
     /// Spans older than this are dropped with their partition; `None` keeps them until the disk budget is used up.
     pub retention: Option<DurationNanos>,
+    /// Services whose spans stay for another time.
+    pub keep: Vec<KeepRule>,
     /// Bytes of all partitions together above which the oldest ones are dropped.
     pub disk_bytes_max: u64,
     /// An unsealed database of up to this many bytes is read in full before the store opens; a larger one afterwards, and
@@ -241,6 +245,7 @@ impl Store {
         let partitions_dir = config.data_dir.join("partitions");
         files::create_dir(&partitions_dir)?;
         retention::finish_drops(&partitions_dir)?;
+        keep::finish_generations(&partitions_dir)?;
         let mut partitions = Vec::new();
         let mut quarantined = files::entry_names(&config.data_dir.join("quarantine"));
         for name in files::entry_names(&partitions_dir) {

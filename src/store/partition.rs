@@ -26,6 +26,8 @@ pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
 #[derive(Debug)]
 pub struct Partition {
     seq: u64,
+    /// 1, and more for what is left of it after some services went.
+    generation: u32,
     dir: PathBuf,
     manifest: RwLock<Option<Arc<Manifest>>>,
     open: Mutex<Opening>,
@@ -85,36 +87,41 @@ impl Partition {
     /// The partition of an existing directory; `None` when the name is not one of ours.
     pub(super) fn at(dir: &Path) -> Option<Self> {
         let name = dir.file_name()?.to_str()?;
-        let (_start, seq) = name.split_once('-')?;
-        let seq = seq.parse().ok()?;
+        let (_start, number) = name.split_once('-')?;
+        let (seq, generation) = number.split_once('-').unwrap_or((number, "1"));
+        let (seq, generation) = (seq.parse().ok()?, generation.parse().ok()?);
         let manifest = fs::read_to_string(dir.join("SEALED")).ok().and_then(|text| Manifest::parse(&text));
         let visible_blocks = AtomicU64::new(manifest.as_ref().map_or(0, |manifest| manifest.blocks));
         Some(Self {
-            seq,
-            dir: dir.to_path_buf(),
+            generation,
             manifest: RwLock::new(manifest.map(Arc::new)),
-            open: Mutex::default(),
             visible_blocks,
             block_bytes: AtomicU64::new(files::tree_bytes(&dir.join("store"))),
             verified: AtomicBool::new(false),
-            condemned: AtomicBool::new(false),
+            ..Self::unfinished(dir, seq)
         })
     }
 
-    pub(super) fn create(config: &StoreConfig, seq: u64, started: UnixNanos) -> Result<Self, StoreError> {
-        let started = i64::try_from(started.0 / 1_000_000_000).unwrap_or(i64::MAX);
-        let started = jiff::Timestamp::from_second(started).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        let name = format!("{}-{seq:06}", started.strftime("%Y%m%dT%H%M%SZ"));
-        let partition = Self {
+    /// A partition without a block.
+    pub(super) fn unfinished(dir: &Path, seq: u64) -> Self {
+        Self {
             seq,
-            dir: config.data_dir.join("partitions").join(name),
+            generation: 1,
+            dir: dir.to_path_buf(),
             manifest: RwLock::new(None),
             open: Mutex::default(),
             visible_blocks: AtomicU64::new(0),
             block_bytes: AtomicU64::new(0),
             verified: AtomicBool::new(true),
             condemned: AtomicBool::new(false),
-        };
+        }
+    }
+
+    pub(super) fn create(config: &StoreConfig, seq: u64, started: UnixNanos) -> Result<Self, StoreError> {
+        let started = i64::try_from(started.0 / 1_000_000_000).unwrap_or(i64::MAX);
+        let started = jiff::Timestamp::from_second(started).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let name = format!("{}-{seq:06}", started.strftime("%Y%m%dT%H%M%SZ"));
+        let partition = Self::unfinished(&config.data_dir.join("partitions").join(name), seq);
         partition.make(config).inspect_err(|_| {
             // The next attempt takes another name: what is left of this one would stay for ever.
             let _nothing_made = files::remove_tree(&partition.dir);
@@ -201,6 +208,18 @@ impl Partition {
     /// Ascending in the order of creation.
     pub fn seq(&self) -> u64 {
         self.seq
+    }
+
+    /// 1 as it was sealed; higher when only some of its services stayed.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Name of the partition that will hold what stays of this one.
+    pub(super) fn next_generation(&self) -> String {
+        let name = self.name();
+        let first = if self.generation == 1 { &name } else { name.rsplit_once('-').map_or(&*name, |(first, _)| first) };
+        format!("{first}-{}", self.generation + 1)
     }
 
     /// Its directory.
@@ -393,6 +412,14 @@ impl OpenPartition {
     /// `Block` or `Damaged`.
     pub fn traces(&self, block_no: u64, each: &mut dyn FnMut(TraceId)) -> Result<(), StoreError> {
         self.with_block(block_no, |block, sections| block.traces(sections, each))
+    }
+
+    /// The rows of a block whose series `wanted` names, ascending.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub(super) fn rows_of_series(&self, block_no: u64, wanted: &[bool]) -> Result<Vec<u32>, StoreError> {
+        self.with_block(block_no, |block, sections| block.rows_of_series(sections, wanted))
     }
 
     /// The rows of those of `keys`, which ascend, that a block holds, with their positions in `keys`.

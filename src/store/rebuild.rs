@@ -83,12 +83,8 @@ impl Store {
         let moved = files::quarantine(&self.config.data_dir, &old.store_dir(), &old.quarantine_label())?;
         files::rename(&dir, &old.store_dir())?;
         let new = Arc::new(old.reopened(&self.config)?);
+        self.replace(old, Arc::clone(&new));
         let mut state = self.state.write();
-        for known in &mut state.partitions {
-            if Arc::ptr_eq(known, old) {
-                *known = Arc::clone(&new);
-            }
-        }
         state.quarantined.push(moved);
         state.rebuilding = None;
         self.counters.partitions_quarantined.add(1);

@@ -23,7 +23,15 @@ impl Store {
     /// `Unverified` when what was read back differs, `Engine` or `File` when the disk refuses. The journal is then kept
     /// and sealing may be tried again.
     pub fn seal(&self, partition: &Arc<Partition>) -> Result<Arc<Manifest>, StoreError> {
-        let path = partition.dir().to_path_buf();
+        let manifest = self.complete(partition)?;
+        partition.set_manifest(manifest.clone());
+        files::remove_tree(&partition.journal_dir())?;
+        self.counters.partitions_sealed.add(1);
+        Ok(Arc::new(manifest))
+    }
+
+    /// Roll-ups, index and `SEALED` of a partition whose blocks are all there, verified and durable.
+    pub(super) fn complete(&self, partition: &Partition) -> Result<Manifest, StoreError> {
         partition.open(&self.config)?.write_rollups()?;
         close(partition)?;
         files::sync_tree(&partition.store_dir())?;
@@ -36,15 +44,13 @@ impl Store {
         close(partition)?;
         files::sync_tree(&partition.store_dir())?;
         if !files::entry_names(&partition.store_dir().join("blobs")).is_empty() {
-            return Err(StoreError::Unverified { path, what: "sled moved values out of its log".to_owned() });
+            let what = "sled moved values out of its log".to_owned();
+            return Err(StoreError::Unverified { path: partition.dir().to_path_buf(), what });
         }
         manifest.files = hash_files(partition.dir(), &partition.store_dir())?;
         manifest.files.push(hash_file(partition.dir(), &partition.dir().join(trace_index::FILE_NAME))?);
         files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
-        partition.set_manifest(manifest.clone());
-        files::remove_tree(&partition.journal_dir())?;
-        self.counters.partitions_sealed.add(1);
-        Ok(Arc::new(manifest))
+        Ok(manifest)
     }
 }
 

@@ -17,6 +17,7 @@ fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, S
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: Some(DurationNanos::from_secs(3_600)),
+        keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,
     };
@@ -281,6 +282,81 @@ fn retention_removes_whole_partitions_oldest_first_and_never_the_active_one() {
     assert_eq!(dropped.iter().map(|name| &name[name.len() - 2..]).collect::<Vec<_>>(), ["01", "02"]);
     assert_eq!(traces(&store).len(), 20);
     assert_eq!(files::entry_names(&dir.path().join("partitions")).len(), 1);
+}
+
+/// Two partitions of two services: one service stays for longer.
+fn with_a_kept_service(dir: &Path) -> Store {
+    let keep = vec![KeepRule { service: "cart".to_owned(), keep: DurationNanos::from_secs(5 * 3_600) }];
+    let store = open_at(dir, |config| config.keep = keep).unwrap();
+    for no in 0..3 {
+        let partition = store.start_partition().unwrap();
+        for block in 0..2 {
+            push(&store, no * 10 + block + 1, &samples(30, u128::from(no * 10 + block) * 100 + 1));
+            let _done = checkpoint(&store, &partition);
+        }
+        if no < 2 {
+            let _manifest = store.seal(&partition).unwrap();
+        }
+    }
+    store
+}
+
+#[test]
+fn a_service_with_a_longer_retention_stays_whole_when_the_others_leave_and_leaves_in_its_own_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_a_kept_service(dir.path());
+    let before = traces(&store);
+    let old = store.snapshot();
+    store.clock.set(UnixNanos(NOW + 2 * 3_600 * SECOND));
+    assert_eq!(store.enforce_retention().unwrap(), [""; 0], "none leaves as a whole");
+    // Every third span of `samples` is of the cart.
+    let of_cart = |trace: &TraceId| (trace.low_u64() % 100 - 1).is_multiple_of(3);
+    let mut expected = before.clone();
+    expected.retain(|trace, _| of_cart(trace) || 2_000 < trace.low_u64());
+    assert_eq!(traces(&store), expected);
+    let kept = store.partitions().remove(0);
+    assert_eq!((kept.seq(), kept.generation(), kept.manifest().unwrap().spans), (1, 2, 20));
+    assert!(matches!(store.open_partition(&old.partitions[0].0), Err(StoreError::Replaced { .. })));
+    let open = store.open_partition(&kept).unwrap();
+    assert_eq!(rolled_up(&open, Resolution::Minute).values().sum::<u64>(), 20, "histograms count what stays");
+    assert_eq!(counted(&open).values().sum::<u64>(), 20);
+    drop(open);
+    assert_eq!(store.enforce_retention().unwrap(), [""; 0]);
+    assert_eq!(store.partitions()[0].generation(), 2, "there is nothing to be done a second time");
+    store.clock.set(UnixNanos(NOW + 6 * 3_600 * SECOND));
+    assert_eq!(store.enforce_retention().unwrap().len(), 2);
+    assert_eq!(traces(&store).len(), 60, "the unsealed one stays");
+}
+
+#[test]
+fn a_disk_budget_of_nothing_takes_what_a_rule_keeps_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = with_a_kept_service(dir.path());
+    store.config.disk_bytes_max = 1;
+    let dropped = store.enforce_retention().unwrap();
+    let went_last = |name: &String| name.ends_with("-2");
+    assert!(dropped.len() == 2 && dropped.iter().all(went_last), "first all others, then what was kept: {dropped:?}");
+}
+
+/// The process died between the rename of the smaller partition and the removal of the larger one, or before it.
+#[test]
+fn rel_15_of_two_generations_the_start_keeps_the_finished_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let store = with_a_kept_service(dir.path());
+    let first = store.partitions().remove(0);
+    let status = std::process::Command::new("cp").arg("-r").arg(first.dir()).arg(copy.path()).status().unwrap();
+    assert!(status.success());
+    store.clock.set(UnixNanos(NOW + 2 * 3_600 * SECOND));
+    let _dropped = store.enforce_retention().unwrap();
+    let expected = traces(&store);
+    drop(store);
+    let partitions = dir.path().join("partitions");
+    std::fs::rename(copy.path().join(first.name()), partitions.join(first.name())).unwrap();
+    std::fs::create_dir(partitions.join(format!("{}-2.building", first.name()))).unwrap();
+    let store = open(dir.path());
+    assert_eq!(traces(&store), expected);
+    assert_eq!(files::entry_names(&partitions).len(), 3);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Identities alone: which traces a block has, and which of given spans it holds already.
+//! Rows by what they are rather than what they hold: the traces of a block, the rows of some series, and which of given
+//! spans are there already.
 
 use super::super::codec::{Contexts, Ints, Malformed, RowIds};
 use super::super::columns::{self as column, GROUP_ROWS};
@@ -22,6 +23,23 @@ impl Block {
             group.runs()?.iter().for_each(|run| each(run.trace_id));
         }
         Ok(())
+    }
+
+    /// The rows whose series, by its number, is `wanted`; ascending. Reads two columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as `sections` fails.
+    pub fn rows_of_series(&self, sections: &dyn Sections, wanted: &[bool]) -> Result<Vec<u32>, BlockError> {
+        let mut rows = Vec::new();
+        for number in 0..self.header.groups.len() {
+            let mut group = Group::new(&self.header, sections, number);
+            group.fetch(|column| matches!(column, column::TRACE | column::SERIES))?;
+            let series = group.series(&run_of_row(&group.runs()?))?;
+            let is_wanted = |series: &u32| wanted.get(*series as usize).copied().unwrap_or(false);
+            let found = series.iter().enumerate().filter(|(_, series)| is_wanted(series));
+            rows.extend(found.map(|(row, _)| block_row(number * GROUP_ROWS + row)));
+        }
+        Ok(rows)
     }
 
     /// The rows of those of `keys`, which ascend, that the block holds, with their positions in `keys`.
