@@ -22,7 +22,7 @@ pub(super) fn recover(ingest: &Ingest, store: &Arc<Store>) -> Result<Recovered, 
     let mut to_seal = store.unsealed();
     let mut segment_no = 0;
     for (at, partition) in to_seal.iter().enumerate() {
-        let (sequence, segment) = replay(ingest, store, partition)?;
+        let (sequence, segment) = replay(ingest, store, partition, last_sequence.unwrap_or(0))?;
         last_sequence = last_sequence.max(Some(sequence));
         segment_no = segment;
         if at + 1 < to_seal.len()
@@ -58,9 +58,15 @@ pub(super) fn open_journal(
     Journal::new(config, disk, segment_no, next_sequence)
 }
 
-/// Returns the last sequence of the partition and the number of its newest segment.
-fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Result<(u64, u64), StartError> {
-    let covered = store.open_partition(partition)?.covered_sequence();
+/// Returns the last sequence of the partition and the number of its newest segment. Older partitions hold everything up to
+/// `older`.
+fn replay(
+    ingest: &Ingest,
+    store: &Arc<Store>,
+    partition: &Arc<Partition>,
+    older: u64,
+) -> Result<(u64, u64), StartError> {
+    let covered = store.open_partition(partition)?.covered_sequence().max(older);
     let remembered_since = ingest.clock.now().saturating_sub(WINDOW);
     let mut spans = 0;
     let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
@@ -87,13 +93,7 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     };
     let found = journal::recover(&partition.journal_dir(), &*ingest.disk, covered, &mut visit)?;
     ingest.counters.spans_replayed.add(spans);
-    ingest.counters.journal_damaged.add(found.damaged.len() as u64);
-    for damage in &found.damaged {
-        tracing::error!(
-            path = %damage.path.display(), start = damage.start, end = damage.end,
-            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
-        );
-    }
+    report_losses(ingest, partition, &found);
     tracing::info!(
         partition = partition.name(),
         records = found.records,
@@ -103,6 +103,24 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
         "journal replayed"
     );
     Ok((found.last_sequence.max(covered), found.last_segment_no))
+}
+
+/// An operator learns of it in the log, by a counter and in `/ready`.
+fn report_losses(ingest: &Ingest, partition: &Partition, found: &journal::Recovered) {
+    ingest.counters.journal_damaged.add(found.missing.max(found.damaged.len() as u64));
+    ingest.counters.journal_torn_bytes.add(found.torn_bytes);
+    for damage in &found.damaged {
+        tracing::error!(
+            path = %damage.path.display(), start = damage.start, end = damage.end,
+            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
+        );
+    }
+    if 0 < found.missing {
+        let (name, missing) = (partition.name(), found.missing);
+        let loss = format!("{missing} requests are lost: their records in the journal of {name} are damaged or missing");
+        tracing::error!(partition = name, missing, "journal records are damaged or missing; their spans are lost");
+        ingest.shared.losses.lock().push(loss);
+    }
 }
 
 fn remember(ingest: &Ingest, label: &RecordLabel, spans: u64) {

@@ -71,8 +71,9 @@ impl Opened {
     /// What an operator is told of losses without asking for a trace.
     fn told_of(&self) -> BTreeSet<String> {
         let mut told: BTreeSet<String> = self.query.status().expect("it is open").quarantined.into_iter().collect();
-        if 0 < self.counters.journal_damaged.value() {
-            let _new = told.insert("damaged journal records were skipped".to_owned());
+        told.extend(self.ingest.losses());
+        if 0 < self.counters.journal_torn_bytes.value() {
+            let _new = told.insert("the journal has a torn end".to_owned());
         }
         told
     }

@@ -5,12 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FallocateFlags;
+
 use crate::support::ChildServer;
 
 use super::kills::busy;
 use super::mount::Mount;
 use super::witness::{Addresses, Client, Door, Sent, Witness, three_senders, under_load};
-use super::{Random, count, progress, run, say, skip};
+use super::{Random, count, progress, say, skip};
 
 const DISK_MIB: u64 = 320;
 /// How long a full disk may go unnoticed under load: blocks pile up, then requests are refused.
@@ -18,32 +20,43 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(20);
 /// How long after there is space again.
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
 
-/// Takes all the space there is but `spare`; given back when dropped.
-struct Filling(PathBuf);
+/// Takes all the space of a disk, also what becomes free later; gives it back when dropped.
+struct Filling {
+    path: PathBuf,
+    file: std::fs::File,
+    length: u64,
+}
 
 impl Filling {
-    fn all_but(disk: &Path, spare: u64) -> Self {
+    fn new(disk: &Path) -> Self {
         let path = disk.join("filling");
-        let free = run("stat", &["-f", "-c", "%a %S", &disk.display().to_string()]).expect("stat runs");
-        let free: u64 = free.split_whitespace().map(|part| part.parse::<u64>().expect("a number")).product();
-        let length = free.saturating_sub(spare).max(4_096).to_string();
-        // The server takes space at the same time: less is as good.
-        let _full_already = run("fallocate", &["-l", &length, &path.display().to_string()]);
-        Self(path)
+        let file = std::fs::File::create(&path).expect("an empty file fits on any disk");
+        let mut filling = Self { path, file, length: 0 };
+        filling.top_up();
+        filling
+    }
+
+    fn top_up(&mut self) {
+        for piece in [4 << 20, 64 << 10, 4 << 10] {
+            while rustix::fs::fallocate(&self.file, FallocateFlags::empty(), self.length, piece).is_ok() {
+                self.length += piece;
+            }
+        }
     }
 }
 
 impl Drop for Filling {
     fn drop(&mut self) {
-        let _already_gone = std::fs::remove_file(&self.0);
+        let _already_gone = std::fs::remove_file(&self.path);
     }
 }
 
-/// Sends until a request is refused; `None` when none is within `within`.
-fn until_refused(sender: &mut Probe, witness: &Witness, within: Duration) -> Option<Sent> {
+/// Sends until a request is refused; `None` when none is in time.
+fn until_refused(probe: &mut Probe, witness: &Witness, mut meanwhile: impl FnMut()) -> Option<Sent> {
     let began = Instant::now();
-    while began.elapsed() < within {
-        match sender.send(witness) {
+    while began.elapsed() < REFUSED_WITHIN {
+        meanwhile();
+        match probe.send(witness) {
             Sent::Acknowledged => {}
             other => return Some(other),
         }
@@ -80,7 +93,7 @@ impl Probe {
 #[track_caller]
 pub(super) fn assert_refuses_and_answers(server: &ChildServer, witness: &Witness, reason: &str) {
     let mut probe = Probe::new(server, 99);
-    let refused = until_refused(&mut probe, witness, REFUSED_WITHIN).expect("requests are refused");
+    let refused = until_refused(&mut probe, witness, || {}).expect("requests are refused");
     assert!(matches!(&refused, Sent::Refused { hint: true, .. }), "{refused:?}");
     let ready = server.get("/ready");
     assert!(ready.status == 503 && ready.text().contains(reason), "{} {}", ready.status, ready.text());
@@ -123,11 +136,12 @@ fn fill_once(server: &ChildServer, disk: &Path, witness: &Witness, random: &mut 
     witness.begin_round(fill);
     let refused = under_load(&mut senders, &Addresses::of(server), witness, 400, || {
         std::thread::park_timeout(before);
-        let _filling = Filling::all_but(disk, random.below(3 << 20));
-        let refused = until_refused(&mut Probe::new(server, random.next()), witness, REFUSED_WITHIN);
+        let mut filling = Filling::new(disk);
+        let refused = until_refused(&mut Probe::new(server, random.next()), witness, || filling.top_up());
         assert_eq!(server.get("/spandrel/v1/services").status, 200, "questions go on");
         if refused.is_some() {
-            assert_eq!(server.get("/ready").status, 503, "fill {fill}: {}", server.get("/ready").text());
+            let ready = server.get("/ready");
+            assert_eq!(ready.status, 503, "fill {fill}: {refused:?}, but {}\n{}", ready.text(), server.said());
         }
         refused
     });
@@ -156,6 +170,6 @@ fn rel_06_a_data_directory_that_vanished_takes_no_more_spans() {
     let refused = probe.send(&witness);
     assert!(matches!(&refused, Sent::Refused { .. }), "{refused:?}");
     let ready = server.get("/ready");
-    assert!(ready.status == 503 && ready.text().contains("removed"), "{}", ready.text());
+    assert!(ready.status == 503 && ready.text().contains("could not be synced"), "{}", ready.text());
     assert_eq!(server.get("/spandrel/v1/services").status, 200, "questions go on");
 }
