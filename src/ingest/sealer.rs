@@ -43,6 +43,8 @@ struct Backlog {
 struct BacklogState {
     waiting: usize,
     stopping: bool,
+    /// Why the oldest of them could not be written so far.
+    failing: Option<String>,
 }
 
 impl WorkSender {
@@ -52,6 +54,11 @@ impl WorkSender {
             self.backlog.state.lock().waiting += 1;
         }
         self.work.send(work).is_ok()
+    }
+
+    /// Why no block can be written at the moment.
+    pub(super) fn failing(&self) -> Option<String> {
+        self.backlog.state.lock().failing.clone()
     }
 
     /// From now on a block that cannot be written is left to the journal.
@@ -70,7 +77,11 @@ impl WorkSender {
 
 impl Backlog {
     fn done(&self) {
-        self.state.lock().waiting -= 1;
+        {
+            let mut state = self.state.lock();
+            state.waiting -= 1;
+            state.failing = None;
+        }
         let _woken = self.changed.notify_all();
     }
 
@@ -112,6 +123,7 @@ fn write_blocks(store: &Store, inbox: &Receiver<Work>, full: &Sender<Arc<Partiti
             Work::Checkpoint(frozen) => {
                 while let Err(error) = store.checkpoint(&frozen) {
                     tracing::error!(error = &error as &dyn std::error::Error, "no block written; it is tried again");
+                    backlog.state.lock().failing = Some(error.to_string());
                     if backlog.wait_for_stop(RETRY_EVERY) {
                         return;
                     }

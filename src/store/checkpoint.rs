@@ -10,7 +10,7 @@ use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_insta
 use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
 
 use super::engine::{Batch, BlockSections, Checkpoint, Kind};
-use super::{FrozenHead, HeadPart, Store, StoreError};
+use super::{FrozenHead, HeadPart, Store, StoreError, files};
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,12 +31,27 @@ impl Store {
     pub fn checkpoint(&self, frozen: &Arc<FrozenHead>) -> Result<Checkpointed, StoreError> {
         let started = clock::instant();
         let partition = &frozen.partition;
+        if partition.is_failing() {
+            // sled remembers its first failure until it is opened again, but still answers questions; opening takes space.
+            files::probe_space(partition.dir())?;
+            let _another_attempt_when_a_question_holds_it = partition.close_alone();
+        }
         let open = partition.open(&self.config)?;
         let before = open.checkpoint();
+        if frozen.part.last_sequence <= before.sequence {
+            // The attempt before said that it failed, and yet it was written.
+            let mut state = self.state.write();
+            partition.show_blocks(before.blocks);
+            state.frozen.retain(|known| !Arc::ptr_eq(known, frozen));
+            partition.set_failing(false);
+            return Ok(Checkpointed::default());
+        }
         let block_no = before.blocks + 1;
         let (outcome, batch, checkpoint) = build(&frozen.part, before, partition.dir())?;
         let bytes = batch.bytes();
-        open.engine.apply(batch)?;
+        let applied = open.engine.apply(batch);
+        partition.set_failing(applied.is_err());
+        applied?;
         partition.add_block_bytes(bytes);
         let sections = BlockSections { engine: &open.engine, block_no };
         let block = Block::open(&sections).map_err(|source| block_error(partition.dir(), block_no, source))?;

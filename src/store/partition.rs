@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -31,6 +31,8 @@ pub struct Partition {
     visible_blocks: AtomicU64,
     /// Bytes of its blocks.
     block_bytes: AtomicU64,
+    /// The last attempt to write a block met an error.
+    failing: AtomicBool,
 }
 
 /// What end of a quarantined database's name says that its journal replaced it.
@@ -44,6 +46,8 @@ struct Opening {
     lent: Weak<OpenPartition>,
     /// Retention took the directory away: nothing may be made in its place.
     removed: bool,
+    /// It was open before: since then the checkpointer says which blocks are seen.
+    known: bool,
 }
 
 impl Opening {
@@ -80,6 +84,7 @@ impl Partition {
             open: Mutex::default(),
             visible_blocks,
             block_bytes: AtomicU64::new(files::tree_bytes(&dir.join("store"))),
+            failing: AtomicBool::new(false),
         })
     }
 
@@ -94,6 +99,7 @@ impl Partition {
             open: Mutex::default(),
             visible_blocks: AtomicU64::new(0),
             block_bytes: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
         };
         partition.make(config).inspect_err(|_| {
             // The next attempt takes another name: what is left of this one would stay for ever.
@@ -131,8 +137,7 @@ impl Partition {
         }
         let usable = self.open(config).and_then(|open| open.all_blocks_readable());
         let Err(error) = usable else { return Ok(None) };
-        self.close();
-        self.visible_blocks.store(0, Ordering::SeqCst);
+        self.forget();
         counters.partitions_quarantined.add(1);
         tracing::error!(partition = label, %error, "database moved to quarantine, rebuilding it from the journal");
         let moved = files::quarantine(&config.data_dir, &self.store_dir(), &format!("{label}{REBUILT_SUFFIX}"))?;
@@ -191,6 +196,14 @@ impl Partition {
         let _before = self.block_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::SeqCst);
+    }
+
     pub(super) fn visible_blocks(&self) -> u64 {
         self.visible_blocks.load(Ordering::SeqCst)
     }
@@ -210,6 +223,11 @@ impl Partition {
         let opened = Arc::new(OpenPartition::open(&self.store_dir(), config.cache_bytes)?);
         let found = opened.checkpoint();
         match self.manifest() {
+            None if opening.known && found.blocks < self.visible_blocks() => {
+                let what = format!("{} of {} blocks came back", found.blocks, self.visible_blocks());
+                return Err(StoreError::Damaged { path: self.store_dir(), what });
+            }
+            None if opening.known => {}
             None => self.show_blocks(found.blocks),
             Some(sealed) if (sealed.blocks, sealed.spans) == (found.blocks, found.spans) => {}
             Some(sealed) => {
@@ -217,6 +235,7 @@ impl Partition {
                 return Err(StoreError::Damaged { path: self.store_dir(), what });
             }
         }
+        opening.known = true;
         opening.lent = Arc::downgrade(&opened);
         opening.held = Some(Arc::clone(&opened));
         Ok(opened)
@@ -225,6 +244,12 @@ impl Partition {
     /// Lets go of the database. Questions that are under way keep it until they end.
     pub(super) fn close(&self) {
         self.open.lock().held = None;
+    }
+
+    /// Lets go of the database and of what was seen of it: another one takes its place.
+    fn forget(&self) {
+        *self.open.lock() = Opening::default();
+        self.show_blocks(0);
     }
 
     /// Lets go of the database for good, before its directory goes.
