@@ -84,6 +84,8 @@ pub struct Counters {
     pub journal_sync_nanos: Counter,
     /// Journal records that were damaged and skipped at start.
     pub journal_damaged: Counter,
+    /// Bytes of unfinished records that were cut off at start.
+    pub journal_torn_bytes: Counter,
     /// Checkpoints: one block each.
     pub checkpoints: Counter,
     /// Nanoseconds spent in checkpoints.

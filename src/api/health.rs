@@ -60,6 +60,7 @@ impl Doors {
         if reach < RETRY_WINDOW_SECS_MIN {
             reasons.push(format!("retries are recognised for {reach} s only"));
         }
+        reasons.extend(self.ingest.losses());
         reasons.extend(self.query.warnings());
         Readiness { ready, phase: phase.to_owned(), durability, reasons }
     }
@@ -102,7 +103,8 @@ impl Collector for OwnMetrics {
             ("journal_records", "Records written and synced.", &counters.journal_records),
             ("journal_bytes", "Bytes written to the journal.", &counters.journal_bytes),
             ("journal_syncs", "Group commits, one fdatasync each.", &counters.journal_syncs),
-            ("journal_damaged", "Damaged records skipped at start.", &counters.journal_damaged),
+            ("journal_damaged", "Records that were damaged or missing at start.", &counters.journal_damaged),
+            ("journal_torn_bytes", "Bytes of unfinished records cut off at start.", &counters.journal_torn_bytes),
             ("store_checkpoints", "Blocks written.", &counters.checkpoints),
             ("store_partitions_sealed", "Partitions sealed.", &counters.partitions_sealed),
             ("store_partitions_dropped", "Partitions removed by retention.", &counters.partitions_dropped),

@@ -165,6 +165,8 @@ pub struct Ingest {
 struct Shared {
     phase: RwLock<Phase>,
     window: parking_lot::Mutex<RetryWindow>,
+    /// What replay could not bring back, one sentence each.
+    losses: parking_lot::Mutex<Vec<String>>,
 }
 
 /// The threads of a started ingest. Dropping it does not stop them: call `stop`.
@@ -177,8 +179,11 @@ pub struct Running {
 impl Ingest {
     /// A closed door: every export is answered `Starting` until `start`. The journal lies on `disk`.
     pub fn new(config: IngestConfig, disk: Arc<dyn Disk>, clock: Clock, counters: Arc<Counters>) -> Self {
-        let shared =
-            Shared { phase: RwLock::new(Phase::Starting), window: parking_lot::Mutex::new(RetryWindow::default()) };
+        let shared = Shared {
+            phase: RwLock::new(Phase::Starting),
+            window: parking_lot::Mutex::new(RetryWindow::default()),
+            losses: parking_lot::Mutex::default(),
+        };
         Self {
             budget: Budget::new(config.body_bytes_in_flight_max),
             queue: Queue::new(config.queue_requests_max),
@@ -216,6 +221,11 @@ impl Ingest {
     /// What it is doing.
     pub fn phase(&self) -> Phase {
         self.shared.phase.read().clone()
+    }
+
+    /// What the journal could not bring back at the start, one sentence each; empty when nothing is missing.
+    pub fn losses(&self) -> Vec<String> {
+        self.shared.losses.lock().clone()
     }
 
     /// When requests are acknowledged.

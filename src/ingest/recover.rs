@@ -7,7 +7,7 @@ use crate::store::{Partition, Store};
 use crate::telemetry::Counters;
 
 use super::retry_window::{Known, WINDOW};
-use super::{Exported, Ingest, IngestConfig, StartError, payload};
+use super::{Exported, Ingest, IngestConfig, Shared, StartError, payload};
 
 /// What the writer and the sealer begin with.
 pub(super) struct Recovered {
@@ -59,9 +59,25 @@ pub(super) fn open_journal(
     Journal::new(config, disk, segment_no, next_sequence)
 }
 
+/// The sequence that the first record of a partition follows: where the one before it ends. Retention or quarantine may
+/// have taken that one; then the journal begins where it begins.
+pub(super) fn sequence_before(store: &Store, partition: &Partition) -> Result<u64, StartError> {
+    if partition.seq() <= 1 {
+        return Ok(0);
+    }
+    let Some(before) = store.partitions().into_iter().find(|known| known.seq() + 1 == partition.seq()) else {
+        let first = journal::first_record(&partition.journal_dir())?;
+        return Ok(first.map_or(0, |first| first.saturating_sub(1)));
+    };
+    match before.manifest() {
+        Some(sealed) => Ok(sealed.last_sequence),
+        None => Ok(store.open_partition(&before)?.covered_sequence()),
+    }
+}
+
 /// Returns the last sequence of the partition and the number of its newest segment.
 fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Result<(u64, u64), StartError> {
-    let covered = store.open_partition(partition)?.covered_sequence();
+    let covered = store.open_partition(partition)?.covered_sequence().max(sequence_before(store, partition)?);
     let remembered_since = ingest.clock.now().saturating_sub(WINDOW);
     let mut spans = 0;
     let mut visit = |header: &RecordHeader, payload: Option<&[u8]>| {
@@ -88,7 +104,7 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     };
     let found = journal::recover(&partition.journal_dir(), &*ingest.disk, covered, &mut visit)?;
     ingest.counters.spans_replayed.add(spans);
-    note_damage(&found, &ingest.counters);
+    ingest.shared.note_losses(partition, &found, &ingest.counters);
     tracing::info!(
         partition = partition.name(),
         records = found.records,
@@ -100,14 +116,24 @@ fn replay(ingest: &Ingest, store: &Arc<Store>, partition: &Arc<Partition>) -> Re
     Ok((found.last_sequence.max(covered), found.last_segment_no))
 }
 
-/// Says which bytes of the journal were passed over.
-pub(super) fn note_damage(found: &Found, counters: &Counters) {
-    counters.journal_damaged.add(found.damaged.len() as u64);
-    for damage in &found.damaged {
-        tracing::error!(
-            path = %damage.path.display(), start = damage.start, end = damage.end,
-            "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
-        );
+impl Shared {
+    /// An operator learns of it in the log, by counters and in `/ready`.
+    pub(super) fn note_losses(&self, partition: &Partition, found: &Found, counters: &Counters) {
+        counters.journal_damaged.add(found.missing.max(found.damaged.len() as u64));
+        counters.journal_torn_bytes.add(found.torn_bytes);
+        for damage in &found.damaged {
+            tracing::error!(
+                path = %damage.path.display(), start = damage.start, end = damage.end,
+                "damaged journal bytes were skipped; their spans are lost unless they are in a block already"
+            );
+        }
+        if 0 < found.missing {
+            let (name, missing) = (partition.name(), found.missing);
+            let loss =
+                format!("{missing} requests are lost: their records in the journal of {name} are damaged or missing");
+            tracing::error!(partition = name, missing, "journal records are damaged or missing; their spans are lost");
+            self.losses.lock().push(loss);
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::journal::{self, Disk, RecordHeader};
 use crate::store::{FrozenHead, Partition, Store};
 use crate::telemetry::Counters;
 
-use super::recover::note_damage;
-use super::{Ingest, IngestConfig, StartError, payload};
+use super::recover::sequence_before;
+use super::{Ingest, IngestConfig, Shared, StartError, payload};
 
 const CHECKPOINTER: &str = "spandrel-blocks";
 const SEALER: &str = "spandrel-sealer";
@@ -46,6 +46,8 @@ struct Backlog {
 struct BacklogState {
     waiting: usize,
     stopping: bool,
+    /// Why the oldest of them could not be written so far.
+    failing: Option<String>,
 }
 
 impl WorkSender {
@@ -55,6 +57,11 @@ impl WorkSender {
             self.backlog.state.lock().waiting += 1;
         }
         self.work.send(work).is_ok()
+    }
+
+    /// Why no block can be written at the moment.
+    pub(super) fn failing(&self) -> Option<String> {
+        self.backlog.state.lock().failing.clone()
     }
 
     /// From now on a block that cannot be written is left to the journal.
@@ -73,7 +80,11 @@ impl WorkSender {
 
 impl Backlog {
     fn done(&self) {
-        self.state.lock().waiting -= 1;
+        {
+            let mut state = self.state.lock();
+            state.waiting -= 1;
+            state.failing = None;
+        }
         let _woken = self.changed.notify_all();
     }
 
@@ -105,6 +116,7 @@ pub(super) fn spawn(
         config: ingest.config.clone(),
         disk: Arc::clone(&ingest.disk),
         counters: Arc::clone(&ingest.counters),
+        shared: Arc::clone(&ingest.shared),
     };
     let sealer = named(SEALER, move || sealer.run(&to_seal_inbox))?;
     Ok((sender, [checkpointer, sealer]))
@@ -121,6 +133,7 @@ fn write_blocks(store: &Store, inbox: &Receiver<Work>, full: &Sender<Arc<Partiti
             Work::Checkpoint(frozen) => {
                 while let Err(error) = store.checkpoint(&frozen) {
                     tracing::error!(error = &error as &dyn std::error::Error, "no block written; it is tried again");
+                    backlog.state.lock().failing = Some(error.to_string());
                     if backlog.wait_for_stop(RETRY_EVERY) {
                         return;
                     }
@@ -140,6 +153,7 @@ struct Sealer {
     config: IngestConfig,
     disk: Arc<dyn Disk>,
     counters: Arc<Counters>,
+    shared: Arc<Shared>,
 }
 
 impl Sealer {
@@ -196,8 +210,9 @@ impl Sealer {
             let batch = Arc::new(payload::decode(payload)?);
             Ok(rebuild.push(header.sequence, header.label.arrived_unix_nano, batch)?)
         };
-        let found = journal::recover(&damaged.journal_dir(), &*self.disk, 0, &mut visit)?;
-        note_damage(&found, &self.counters);
+        let before = sequence_before(&self.store, damaged)?;
+        let found = journal::recover(&damaged.journal_dir(), &*self.disk, before, &mut visit)?;
+        self.shared.note_losses(damaged, &found, &self.counters);
         Ok(self.store.finish_rebuild(damaged, rebuild)?)
     }
 }

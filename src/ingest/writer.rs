@@ -89,6 +89,10 @@ impl Writer {
         if self.head_is_full() {
             // Two heads in memory at most: the one that fills, and the one that is becoming a block.
             if !self.work.wait_idle(BLOCK_WITHIN) {
+                if let Some(why) = self.work.failing() {
+                    self.disk_is_full(format!("no block can be written: {why}"));
+                    return self.refuse(group, || ExportError::DiskFull);
+                }
                 let what = "blocks are written more slowly than spans arrive";
                 return self.refuse(group, || ExportError::Overloaded { what });
             }
@@ -159,15 +163,12 @@ impl Writer {
     }
 
     fn refusal(&self, error: &JournalError) -> ExportError {
-        let mut phase = self.shared.phase.write();
         let why = error.to_string();
         if let JournalError::Full { .. } = error {
-            if !matches!(&*phase, Phase::DiskFull(_) | Phase::Stopping) {
-                tracing::error!(error = error as &dyn std::error::Error, "ingest is refused until there is space");
-                *phase = Phase::DiskFull(why);
-            }
+            self.disk_is_full(why);
             return ExportError::DiskFull;
         }
+        let mut phase = self.shared.phase.write();
         if !matches!(&*phase, Phase::ReadOnly(_) | Phase::Stopping) {
             tracing::error!(
                 error = error as &dyn std::error::Error,
@@ -176,6 +177,14 @@ impl Writer {
             *phase = Phase::ReadOnly(why);
         }
         ExportError::ReadOnly
+    }
+
+    fn disk_is_full(&self, why: String) {
+        let mut phase = self.shared.phase.write();
+        if matches!(&*phase, Phase::Ready) {
+            tracing::error!(why, "ingest is refused until there is space");
+            *phase = Phase::DiskFull(why);
+        }
     }
 
     fn recovered_from_full_disk(&self) {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Creates segment files and makes directory entries durable.
@@ -28,7 +29,7 @@ pub trait SegmentFile: Debug + Send {
     /// What the system says; any part of `bytes` may then be in the file.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Returns once everything written is on the medium.
+    /// Returns once everything written is on the medium, where a restart finds it: a file without a name is none.
     ///
     /// # Errors
     /// What the system says. The state of the file is then unknown and a retry may lie.
@@ -77,7 +78,11 @@ impl SegmentFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data()?;
+        if self.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was removed while it was open"));
+        }
+        Ok(())
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {

@@ -17,7 +17,7 @@ mod tests;
 
 pub use disk::{Disk, RealDisk, SegmentFile};
 pub use record::{BodyHash, RecordHeader, RecordLabel};
-pub use recover::{Damage, Recovered, Visit, recover};
+pub use recover::{Damage, Recovered, Visit, first_record, recover};
 pub use segment::{Committed, Durability, Journal, JournalConfig};
 
 use std::path::PathBuf;

@@ -35,7 +35,10 @@ pub struct Recovered {
     pub bytes: u64,
     /// Damaged places in front of whole records.
     pub damaged: Vec<Damage>,
-    /// Bytes of an unfinished record at the end: never acknowledged.
+    /// Records above what is covered that are in no segment, although later ones are: sequences have no gaps.
+    pub missing: u64,
+    /// Bytes at the end of a segment that are no whole record. An unfinished record was never acknowledged; a damaged one
+    /// was, and shows in `missing` when another follows. The very last record can look like either.
     pub torn_bytes: u64,
 }
 
@@ -43,7 +46,8 @@ pub struct Recovered {
 pub type Visit<'a> =
     &'a mut dyn FnMut(&RecordHeader, Option<&[u8]>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Reads all segments of `dir`. Payloads are read and verified only for sequences above `covered`.
+/// Reads all segments of `dir`. Payloads are read and verified only for sequences above `covered`; the first record that
+/// is not covered is expected to follow it.
 ///
 /// The newest segment is copied, record by whole record, into a new one that is synced before this returns: after a
 /// failed sync the page cache may show what the disk lacks, and a retry must not be recognised by such a record.
@@ -74,6 +78,14 @@ pub fn recover(dir: &Path, disk: &dyn Disk, covered: u64, visit: Visit<'_>) -> R
         let _whole = read_segment(&path, &bytes, covered, &mut found, visit)?;
     }
     Ok(found)
+}
+
+/// Sequence of the first record of the journal in `dir`; `None` when there is none, or it is damaged.
+///
+/// # Errors
+/// `Unreadable`.
+pub fn first_record(dir: &Path) -> Result<Option<u64>, JournalError> {
+    Ok(segment_numbers(dir)?.first().and_then(|no| first_sequence(&segment_path(dir, *no))))
 }
 
 fn first_sequence(path: &Path) -> Option<u64> {
@@ -153,6 +165,7 @@ fn read_segment(
         if header.sequence <= found.last_sequence {
             continue;
         }
+        found.missing += header.sequence - found.last_sequence.max(covered).min(header.sequence - 1) - 1;
         found.last_sequence = header.sequence;
         found.records += 1;
         let wanted = (covered < header.sequence).then_some(payload);

@@ -12,7 +12,7 @@ use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
 use crate::telemetry::Counters;
 
 use super::engine::{Batch, BlockSections, Checkpoint, Kind};
-use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates};
+use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files};
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,12 +32,25 @@ impl Store {
     /// `Block`, `Engine` or `Damaged`; the spans stay in memory and in the journal, and questions still see them.
     pub fn checkpoint(&self, frozen: &Arc<FrozenHead>) -> Result<Checkpointed, StoreError> {
         let started = clock::instant();
-        let open = frozen.partition.open(&self.config)?;
-        let (written, bytes) = open.write_block(&frozen.part, &self.counters)?;
-        frozen.partition.add_block_bytes(bytes);
+        let partition = &frozen.partition;
+        if partition.is_failing() {
+            // sled remembers its first failure until it is opened again, but still answers questions; opening takes space.
+            files::probe_space(partition.dir())?;
+            let _another_attempt_when_a_question_holds_it = partition.close_alone();
+        }
+        let open = partition.open(&self.config)?;
+        let outcome = if frozen.part.last_sequence <= open.checkpoint().sequence {
+            // The attempt before said that it failed, and yet it was written.
+            Ok((Checkpointed { spans: frozen.part.spans, ..Checkpointed::default() }, 0))
+        } else {
+            open.write_block(&frozen.part, &self.counters)
+        };
+        partition.set_failing(outcome.is_err());
+        let (written, bytes) = outcome?;
+        partition.add_block_bytes(bytes);
         {
             let mut state = self.state.write();
-            frozen.partition.show_blocks(open.checkpoint().blocks);
+            partition.show_blocks(open.checkpoint().blocks);
             state.frozen.retain(|known| !Arc::ptr_eq(known, frozen));
         }
         self.counters.spans_stored.add(written.spans);

@@ -71,6 +71,14 @@ pub(super) fn write_durably(path: &Path, content: &[u8]) -> Result<(), StoreErro
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// Whether `dir` has room for what the database takes at once: two of its segments.
+pub(super) fn probe_space(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join("probe.draft");
+    let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; 4 << 20]));
+    let _already_gone = fs::remove_file(&path);
+    written.map_err(file_error("find space for", &path))
+}
+
 /// Makes creations, renames and removals in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(file_error("sync the directory", dir))

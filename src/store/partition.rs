@@ -39,6 +39,8 @@ pub struct Partition {
     verified: AtomicBool,
     /// A page is damaged or missing: it takes no more blocks, and is made anew when it is sealed.
     condemned: AtomicBool,
+    /// The last attempt to write a block met an error.
+    failing: AtomicBool,
 }
 
 /// What end of a quarantined database's name says that its journal replaced it.
@@ -52,6 +54,8 @@ struct Opening {
     lent: Weak<OpenPartition>,
     /// Why it may not be opened any more: nothing may be made in its place.
     gone: Option<Gone>,
+    /// It was open before: since then the checkpointer says which blocks are seen.
+    known: bool,
 }
 
 /// What became of a partition that a question may still know.
@@ -114,6 +118,7 @@ impl Partition {
             block_bytes: AtomicU64::new(0),
             verified: AtomicBool::new(true),
             condemned: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -161,8 +166,7 @@ impl Partition {
             if self.block_bytes() <= config.verify_at_start_bytes_max { self.verify(&open) } else { Ok(()) }
         });
         let Err(error) = usable else { return Ok(None) };
-        self.close();
-        self.visible_blocks.store(0, Ordering::SeqCst);
+        self.forget();
         counters.partitions_quarantined.add(1);
         tracing::error!(partition = label, %error, "database moved to quarantine, rebuilding it from the journal");
         let moved = files::quarantine(&config.data_dir, &self.store_dir(), &self.quarantine_label())?;
@@ -268,6 +272,14 @@ impl Partition {
         let _before = self.block_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::SeqCst);
+    }
+
     pub(super) fn visible_blocks(&self) -> u64 {
         self.visible_blocks.load(Ordering::SeqCst)
     }
@@ -300,6 +312,11 @@ impl Partition {
         let opened = Arc::new(OpenPartition::open(&self.store_dir(), config.cache_bytes)?);
         let found = opened.checkpoint();
         match self.manifest() {
+            None if opening.known && found.blocks < self.visible_blocks() => {
+                let what = format!("{} of {} blocks came back", found.blocks, self.visible_blocks());
+                return Err(StoreError::Damaged { path: self.store_dir(), what });
+            }
+            None if opening.known => {}
             None => self.show_blocks(found.blocks),
             Some(sealed) if (sealed.blocks, sealed.spans) == (found.blocks, found.spans) => {}
             Some(sealed) => {
@@ -307,6 +324,7 @@ impl Partition {
                 return Err(StoreError::Damaged { path: self.store_dir(), what });
             }
         }
+        opening.known = true;
         opening.lent = Arc::downgrade(&opened);
         opening.held = Some(Arc::clone(&opened));
         Ok(opened)
@@ -315,6 +333,12 @@ impl Partition {
     /// Lets go of the database. Questions that are under way keep it until they end.
     pub(super) fn close(&self) {
         self.open.lock().held = None;
+    }
+
+    /// Lets go of the database and of what was seen of it: another one takes its place.
+    fn forget(&self) {
+        *self.open.lock() = Opening::default();
+        self.show_blocks(0);
     }
 
     /// Lets go of the database for good, before its directory goes.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -124,7 +125,8 @@ impl Drop for TestServer {
     }
 }
 
-fn start(dir: &Path, change: fn(&mut Config)) -> Server {
+/// Settings for a server on ports of its own, with small journal segments.
+pub(crate) fn config(dir: &Path) -> Config {
     let loopback = || Some("127.0.0.1:0".to_owned());
     let raw = RawConfig {
         data_dir: Some(dir.to_path_buf()),
@@ -135,51 +137,80 @@ fn start(dir: &Path, change: fn(&mut Config)) -> Server {
     };
     let mut config = raw.resolve().expect("the settings are sound");
     config.ingest.journal_segment_bytes = 1 << 20;
+    config
+}
+
+fn start(dir: &Path, change: fn(&mut Config)) -> Server {
+    let mut config = config(dir);
     change(&mut config);
     Server::start(config).expect("the server starts")
+}
+
+/// The command line of a server on ports of its own, logging as JSON.
+pub(crate) fn serve(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spandrel"));
+    let _command = command.args(["serve", "--log-format", "json", "--otlp-grpc", "127.0.0.1:0"]);
+    let _command = command.args(["--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(dir);
+    command
 }
 
 /// The real binary in a process of its own.
 pub(crate) struct ChildServer {
     pub(crate) child: Child,
     pub(crate) otlp_grpc: String,
+    pub(crate) otlp_http: String,
     pub(crate) http: String,
+    said: Arc<Mutex<Vec<String>>>,
+    agent: ureq::Agent,
 }
 
 impl ChildServer {
     /// Returns once it is ready; `Err` holds what it said when it is not.
     pub(crate) fn start(dir: &Path) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spandrel"));
-        let command = command.args(["serve", "--log-format", "json", "--otlp-grpc", "127.0.0.1:0"]);
-        let command = command.args(["--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]);
-        Self::from(command.arg(dir))
+        Self::from(&mut serve(dir))
     }
 
     /// The same for a command line of one's own; it must log as JSON.
     pub(crate) fn from(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-        let (mut otlp_grpc, mut http, mut said) = (String::new(), String::new(), String::new());
+        let (mut otlp_grpc, mut otlp_http, mut http) = (String::new(), String::new(), String::new());
+        let mut said = Vec::new();
         for line in lines.by_ref().map_while(Result::ok) {
-            said.push_str(&line);
+            said.push(line.clone());
             let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
             let field = |name: &str| event["fields"][name].as_str().unwrap_or_default().to_owned();
             match (field("message").as_str(), field("name").as_str()) {
                 ("listening", "otlp-grpc") => otlp_grpc = field("address"),
+                ("listening", "otlp-http") => otlp_http = field("address"),
                 ("listening", "http") => http = field("address"),
                 ("ready", _) => {
-                    let _drain = std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-                    return Ok(Self { child, otlp_grpc, http });
+                    let said = Arc::new(Mutex::new(said));
+                    let heard = Arc::clone(&said);
+                    let _drain = std::thread::spawn(move || {
+                        lines.map_while(Result::ok).for_each(|line| heard.lock().expect("no panic").push(line));
+                    });
+                    return Ok(Self { child, otlp_grpc, otlp_http, http, said, agent: agent() });
                 }
                 _ => {}
             }
         }
         let _status = child.wait();
-        Err(said)
+        Err(said.join("\n"))
+    }
+
+    /// What it logged so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().expect("no panic").join("\n")
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
-        get(&format!("http://{}{path}", self.http), &[])
+        self.ask(path, "*/*")
+    }
+
+    /// GET over a connection that stays open; `accept` says which encoding is wanted.
+    pub(crate) fn ask(&self, path: &str, accept: &str) -> Answer {
+        answer(self.agent.get(format!("http://{}{path}", self.http)).header("accept", accept).call())
     }
 
     pub(crate) fn kill(&mut self) {

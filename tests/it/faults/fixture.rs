@@ -1,0 +1,263 @@
+//! A data directory as a kill leaves it, to be damaged a thousand times, and a server without sockets that opens it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::trace::v1::TracesData;
+use prost::Message as _;
+use spandrel::cli::shop::{Grouping, Requests, Shop};
+use spandrel::clock::Clock;
+use spandrel::config::Config;
+use spandrel::ingest::{Encoding, Ingest, Running};
+use spandrel::journal::RealDisk;
+use spandrel::model::{DurationNanos, TimeRange, TraceId};
+use spandrel::otlp::{Utf8, encode_traces};
+use spandrel::query::{PercentileQuestion, Quantile, Query};
+use spandrel::store::Store;
+use spandrel::telemetry::Counters;
+use tempfile::TempDir;
+
+use crate::support::{block_on, config, now};
+
+use super::mount::memory_dir;
+use super::witness::{Asked, Findings, Found, Numbers, Witness};
+
+/// No start and no answer takes this long.
+const NEVER_THAT_LONG: Duration = Duration::from_mins(1);
+
+/// Ingest, store and query over one directory, as `cli::serve` puts them together.
+pub(super) struct Opened {
+    pub(super) ingest: Ingest,
+    pub(super) query: Query,
+    pub(super) counters: Arc<Counters>,
+    running: Running,
+}
+
+fn settings(dir: &Path) -> Config {
+    let mut config = config(dir);
+    config.ingest.journal_segment_bytes = 32 << 10;
+    config.ingest.checkpoint_spans = 300;
+    config.ingest.partition_bytes_max = 60_000;
+    config.store.open_partitions_max = 100;
+    config
+}
+
+/// An error with all its causes.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
+impl Opened {
+    /// `Err` is what the operator reads.
+    pub(super) fn at(dir: &Path) -> Result<Self, String> {
+        let config = settings(dir);
+        let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
+        let ingest = Ingest::new(config.ingest, Arc::new(RealDisk), clock.clone(), Arc::clone(&counters));
+        let query = Query::new(clock.clone(), Arc::clone(&counters));
+        let store = Store::open(config.store, clock, Arc::clone(&counters)).map_err(|error| told(&error))?;
+        let store = Arc::new(store);
+        let running = ingest.start(&store).map_err(|error| told(&error))?;
+        query.attach(store);
+        Ok(Self { ingest, query, counters, running })
+    }
+
+    pub(super) fn close(self) {
+        self.ingest.stop(self.running);
+    }
+
+    /// What an operator is told of losses without asking for a trace.
+    fn told_of(&self) -> BTreeSet<String> {
+        let mut told: BTreeSet<String> = self.query.status().expect("it is open").quarantined.into_iter().collect();
+        told.extend(self.ingest.losses());
+        if 0 < self.counters.journal_torn_bytes.value() {
+            let _new = told.insert("the journal has a torn end".to_owned());
+        }
+        told
+    }
+}
+
+impl Asked for Opened {
+    fn trace(&self, id: &[u8]) -> Found {
+        let answer = self.query.trace(TraceId(id.try_into().expect("16 bytes"))).expect("it is open");
+        let bytes = encode_traces(&answer.batch, Utf8::Verbatim);
+        let data = TracesData::decode(bytes.as_slice()).expect("the answer is a trace");
+        Found { data, missing: answer.coverage.reasons.join("; ") }
+    }
+
+    fn numbers(&self, service: &str) -> Option<Numbers> {
+        let end = now().saturating_add(DurationNanos::from_secs(3_600));
+        let question = PercentileQuestion {
+            service: service.to_owned(),
+            namespace: None,
+            quantiles: [0.5, 0.99, 1.0].map(|q| Quantile::try_from(q).expect("a quantile")).to_vec(),
+            range: TimeRange { start: end.saturating_sub(DurationNanos::from_secs(3 * 3_600)), end },
+            exemplars_max: 3,
+        };
+        let answer = self.query.percentile(&question).ok()?;
+        let exemplars = answer.quantiles.iter().flat_map(|row| &row.exemplars);
+        Some(Numbers {
+            count: answer.count,
+            exemplars: exemplars.map(|one| (one.trace_id.0.to_vec(), one.span_id.0.to_vec())).collect(),
+            missing: answer.coverage.reasons.join("; "),
+        })
+    }
+}
+
+/// Two sealed partitions and an open one with blocks, several journal segments and spans that are in no block.
+pub(super) struct Fixture {
+    dir: TempDir,
+    pub(super) witness: Witness,
+    /// Every file, from the data directory.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Fixture {
+    /// Made once for all tests of the process.
+    pub(super) fn get() -> &'static Self {
+        static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+        FIXTURE.get_or_init(Self::make)
+    }
+
+    fn make() -> Self {
+        let (live, dir) = (memory_dir(), memory_dir());
+        let server = Opened::at(live.path()).expect("an empty directory opens");
+        let witness = Witness::default();
+        let mut shop = Shop::new(5);
+        let sealed = |server: &Opened| {
+            server.query.status().expect("it is open").partitions.iter().filter(|(_, sealed, _)| *sealed).count()
+        };
+        while sealed(&server) < 2 {
+            send(&server, &mut shop, 10, &witness);
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        // Two blocks, then what is only in the journal.
+        for _block in 0..2 {
+            send(&server, &mut shop, 25, &witness);
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+        send(&server, &mut shop, 12, &witness);
+        std::thread::park_timeout(Duration::from_millis(300));
+        copy_tree(live.path(), dir.path());
+        server.close();
+        let mut files = files_below(dir.path());
+        files.iter_mut().for_each(|file| *file = file.strip_prefix(dir.path()).expect("below").to_path_buf());
+        Self { dir, witness, files }
+    }
+
+    /// A copy to damage.
+    pub(super) fn copy(&self) -> TempDir {
+        let copy = memory_dir();
+        copy_tree(self.dir.path(), copy.path());
+        copy
+    }
+}
+
+fn send(server: &Opened, shop: &mut Shop, traces: usize, witness: &Witness) {
+    let mut requests = Requests::new(Grouping::Collector);
+    for _ in 0..traces {
+        let _not_full = requests.add(shop.next_trace(now().saturating_sub(DurationNanos::from_secs(60))));
+        for request in requests.flush() {
+            witness.note(&request, false);
+            let exported = block_on(server.ingest.export(request.encode_to_vec(), Encoding::Protobuf));
+            let _stored = exported.expect("it is acknowledged");
+            witness.note(&request, true);
+        }
+    }
+}
+
+pub(super) fn files_below(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("it can be listed").flatten() {
+        let path = entry.path();
+        if entry.file_type().expect("a type").is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("it can be listed").flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            std::fs::create_dir(&target).expect("a directory");
+            copy_tree(&entry.path(), &target);
+        } else {
+            let _bytes = std::fs::copy(entry.path(), &target).expect("it is copied");
+        }
+    }
+}
+
+/// What a start on a damaged directory came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nothing is lost.
+    Whole,
+    /// Spans are lost, and that is said.
+    Named(BTreeSet<String>),
+    /// It did not start; what the operator read.
+    Refused(String),
+}
+
+/// Opens the directory, asks for everything and closes it again. `Err` is a broken promise.
+pub(super) fn open_and_ask(dir: &Path, witness: &'static Witness) -> Result<Outcome, String> {
+    listen_for_panics();
+    let (done, outcome) = std::sync::mpsc::channel();
+    let own = dir.to_path_buf();
+    let asking = std::thread::spawn(move || {
+        let _gave_up = done.send(ask(&own, witness));
+    });
+    let outcome = outcome.recv_timeout(NEVER_THAT_LONG).map_err(|error| match error {
+        std::sync::mpsc::RecvTimeoutError::Timeout => "it hangs".to_owned(),
+        std::sync::mpsc::RecvTimeoutError::Disconnected => "it panicked".to_owned(),
+    });
+    let heard: Vec<String> = std::mem::take(&mut *PANICS.lock().expect("no panic under the lock"));
+    if !heard.is_empty() {
+        return Err(format!("panics: {heard:?}"));
+    }
+    let outcome = outcome??;
+    let _ended = asking.join();
+    Ok(outcome)
+}
+
+fn ask(dir: &Path, witness: &Witness) -> Result<Outcome, String> {
+    let server = match Opened::at(dir) {
+        Ok(server) => server,
+        Err(refused) => return Ok(Outcome::Refused(refused)),
+    };
+    let findings = witness.check_everything(&server);
+    let Findings { lost, wrong, mut named, .. } = findings;
+    named.extend(server.told_of());
+    server.close();
+    if !wrong.is_empty() {
+        return Err(format!("{} things are wrong: {:?}; named {named:?}", wrong.len(), &wrong[..wrong.len().min(3)]));
+    }
+    if lost.is_empty() {
+        return Ok(Outcome::Whole);
+    }
+    if named.is_empty() {
+        return Err(format!("{} spans are lost silently: {:?}", lost.len(), &lost[..lost.len().min(3)]));
+    }
+    Ok(Outcome::Named(named))
+}
+
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Panics of the server's own threads would otherwise pass unseen.
+fn listen_for_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("unnamed");
+            let ours = name.starts_with("spandrel") || name.starts_with("sled") || name == "unnamed";
+            if ours && let Ok(mut panics) = PANICS.lock() {
+                panics.push(format!("{name}: {info}"));
+            }
+            before(info);
+        }));
+    });
+}
