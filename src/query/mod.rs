@@ -9,7 +9,10 @@ mod services;
 mod tests;
 mod trace;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::model::{TimeRange, UnixNanos};
@@ -88,7 +91,12 @@ pub struct Query {
     clock: Clock,
     counters: Arc<Counters>,
     exemplars: ExemplarCache,
+    /// What could not be read since the start.
+    left_out: Mutex<BTreeSet<String>>,
 }
+
+/// More kinds of damage than these are not told apart.
+const LEFT_OUT_MAX: usize = 20;
 
 /// Sizes for `/spandrel/v1/status`, `/ready` and `/metrics`.
 #[derive(Clone, Debug, Default)]
@@ -106,7 +114,13 @@ pub struct StoreStatus {
 impl Query {
     /// Without a store every question is answered `Starting`.
     pub fn new(clock: Clock, counters: Arc<Counters>) -> Self {
-        Self { store: OnceLock::new(), clock, counters, exemplars: ExemplarCache::default() }
+        Self {
+            store: OnceLock::new(),
+            clock,
+            counters,
+            exemplars: ExemplarCache::default(),
+            left_out: Mutex::default(),
+        }
     }
 
     /// Opens the door. A second call changes nothing.
@@ -133,11 +147,16 @@ impl Query {
         })
     }
 
-    /// What an operator should know of the store, one sentence each: what is in quarantine, damaged, or being rebuilt.
+    /// What an operator should know of the store, one sentence each: what is in quarantine, damaged, being rebuilt, or was
+    /// left out of an answer since the start.
     pub fn warnings(&self) -> Vec<String> {
         let Ok(store) = self.store() else { return Vec::new() };
-        let quarantined = store.quarantined().into_iter().map(|name| format!("{name} is in quarantine"));
-        quarantined.chain(store.reservations()).collect()
+        let left_out = self.left_out.lock();
+        store
+            .warnings()
+            .into_iter()
+            .chain(left_out.iter().map(|what| format!("left out of an answer: {what}")))
+            .collect()
     }
 
     fn store(&self) -> Result<&Arc<Store>, QueryError> {
@@ -153,6 +172,11 @@ impl Query {
             return coverage.missing(format!("{what} was replaced while it was read; ask again"));
         }
         self.counters.damaged_reads.add(1);
+        let mut left_out = self.left_out.lock();
+        if left_out.len() < LEFT_OUT_MAX {
+            let _new = left_out.insert(error.to_string());
+        }
+        drop(left_out);
         tracing::error!(what, error = error as &dyn std::error::Error, "left out of an answer");
         coverage.missing(format!("{what} could not be read"));
     }

@@ -268,9 +268,9 @@ fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
     config.open()
 }
 
-/// Whether sled says that its files are not what it wrote.
+/// Whether sled says that its files are not what it wrote. An error of the disk may pass.
 pub(super) fn is_corruption(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<sled::Error>().is_some_and(|error| matches!(error, sled::Error::Corruption { .. }))
+    error.downcast_ref::<sled::Error>().is_some_and(|error| !matches!(error, sled::Error::Io(_)))
 }
 
 fn engine_error(path: &Path, source: sled::Error) -> StoreError {

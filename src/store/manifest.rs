@@ -52,6 +52,29 @@ impl Manifest {
         range.meets(self.min_time, self.max_time)
     }
 
+    /// The manifest of a partition's directory; `None` when there is none, or it is not whole.
+    pub(super) fn of(dir: &Path) -> Option<Self> {
+        Self::parse(&fs::read_to_string(dir.join("SEALED")).ok()?)
+    }
+
+    /// What a partition holds, for a person.
+    pub(super) fn describe(&self) -> String {
+        let shown = |at: UnixNanos| {
+            let at = i64::try_from(at.0 / 1_000_000_000).unwrap_or(i64::MAX);
+            jiff::Timestamp::from_second(at).unwrap_or(jiff::Timestamp::MAX)
+        };
+        format!("{} spans from {} to {}", self.spans, shown(self.min_time), shown(self.max_time))
+    }
+
+    /// Whether a file of the partition is not as it was sealed. Reads all of them, unless a length tells already.
+    pub(super) fn differs(&self, dir: &Path) -> bool {
+        let has_len = |(bytes, _, path): &(u64, u64, String)| {
+            fs::metadata(dir.join(path)).is_ok_and(|metadata| metadata.len() == *bytes)
+        };
+        let is_same = |file: &(u64, u64, String)| hash_file(dir, &dir.join(&file.2)).is_ok_and(|found| found == *file);
+        !(self.files.iter().all(has_len) && self.files.iter().all(is_same))
+    }
+
     pub(super) fn to_text(&self) -> String {
         let mut text = format!(
             "{FIRST_LINE}\nspans {}\nblocks {}\nlast_sequence {}\nmin_time_unix_nano {}\nmax_time_unix_nano {}\n",
@@ -70,14 +93,21 @@ impl Manifest {
         text
     }
 
+    /// Refuses a manifest that is whole, but of another version.
+    pub(super) fn check_version(dir: &Path) -> Result<(), StoreError> {
+        let path = dir.join("SEALED");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        match whole(&text).and_then(|body| body.lines().next()) {
+            Some(found) if found != FIRST_LINE => {
+                Err(StoreError::UnknownFormat { path, found: found.to_owned(), known: FIRST_LINE })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// `None` when the text is not whole.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (body, checksum) = text.trim_end().rsplit_once('\n')?;
-        let checksum = u64::from_str_radix(checksum.strip_prefix("checksum ")?, 16).ok()?;
-        if xxhash_rust::xxh3::xxh3_64(format!("{body}\n").as_bytes()) != checksum {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = whole(text)?.lines();
         if lines.next()? != FIRST_LINE {
             return None;
         }
@@ -102,6 +132,13 @@ impl Manifest {
         }
         Some(manifest)
     }
+}
+
+/// The lines in front of the checksum, if it is right.
+fn whole(text: &str) -> Option<&str> {
+    let (body, checksum) = text.trim_end().rsplit_once('\n')?;
+    let checksum = u64::from_str_radix(checksum.strip_prefix("checksum ")?, 16).ok()?;
+    (xxhash_rust::xxh3::xxh3_64(format!("{body}\n").as_bytes()) == checksum).then_some(body)
 }
 
 fn parse_service(line: &str) -> Option<ServiceCount> {

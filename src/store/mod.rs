@@ -249,7 +249,9 @@ impl Store {
         let mut partitions = Vec::new();
         let mut quarantined = files::entry_names(&config.data_dir.join("quarantine"));
         for name in files::entry_names(&partitions_dir) {
-            let Some(partition) = Partition::at(&partitions_dir.join(&name)) else { continue };
+            let dir = partitions_dir.join(&name);
+            Manifest::check_version(&dir)?;
+            let Some(partition) = Partition::at(&dir) else { continue };
             if let Some(moved) = partition.prepare(&config, &counters)? {
                 quarantined.push(moved);
             }
@@ -356,7 +358,10 @@ impl Store {
     /// `Engine` or `Damaged`; the caller answers without this partition and says so. `Removed` when retention was faster:
     /// its spans belong to no answer any more.
     pub fn open_partition(&self, partition: &Arc<Partition>) -> Result<Arc<OpenPartition>, StoreError> {
-        let open = partition.open(&self.config)?;
+        let open = match partition.open(&self.config) {
+            Err(error) if self.is_lost(partition, &error) => return Err(self.quarantine_sealed(partition, error)),
+            opened => opened?,
+        };
         if partition.manifest().is_some() {
             let mut recent = self.open_sealed.lock();
             recent.retain(|known| known.seq() != partition.seq());
@@ -366,6 +371,33 @@ impl Store {
             }
         }
         Ok(open)
+    }
+
+    /// Whether a sealed partition will never open again, as opposed to a disk that refuses at the moment.
+    fn is_lost(&self, partition: &Partition, error: &StoreError) -> bool {
+        let Some(manifest) = partition.manifest() else { return false };
+        error.is_damage() || (matches!(error, StoreError::Engine { .. }) && manifest.differs(partition.dir()))
+    }
+
+    /// Its neighbours go on; `/ready` and every answer name it from now on. Returns the error that led here.
+    fn quarantine_sealed(&self, partition: &Arc<Partition>, error: StoreError) -> StoreError {
+        let name = partition.name();
+        tracing::error!(
+            partition = name,
+            error = &error as &dyn std::error::Error,
+            "will not open; moved to quarantine"
+        );
+        self.state.write().partitions.retain(|known| !Arc::ptr_eq(known, partition));
+        partition.retire(partition::Gone::Removed);
+        self.counters.partitions_quarantined.add(1);
+        match files::quarantine(&self.config.data_dir, partition.dir(), &name) {
+            Ok(moved) => self.state.write().quarantined.push(moved),
+            Err(failed) => {
+                tracing::error!(error = &failed as &dyn std::error::Error, "it stays where it is until the next start");
+                self.state.write().quarantined.push(name);
+            }
+        }
+        error
     }
 
     /// Bytes on disk of all partitions. Cost: one look at every file.
@@ -378,8 +410,15 @@ impl Store {
         self.state.read().quarantined.clone()
     }
 
-    /// What an operator should know of partitions that answers do not fully rely on, one sentence each.
-    pub fn reservations(&self) -> Vec<String> {
-        self.state.read().reservations()
+    /// What an operator should know: what is in quarantine, and partitions that answers do not fully rely on; one sentence
+    /// each.
+    pub fn warnings(&self) -> Vec<String> {
+        let state = self.state.read();
+        let quarantine = self.config.data_dir.join("quarantine");
+        let in_quarantine = state.quarantined.iter().map(|name| match Manifest::of(&quarantine.join(name)) {
+            Some(sealed) => format!("{name} is in quarantine: {}", sealed.describe()),
+            None => format!("{name} is in quarantine"),
+        });
+        in_quarantine.chain(state.reservations()).collect()
     }
 }

@@ -94,7 +94,7 @@ impl Partition {
         let (_start, number) = name.split_once('-')?;
         let (seq, generation) = number.split_once('-').unwrap_or((number, "1"));
         let (seq, generation) = (seq.parse().ok()?, generation.parse().ok()?);
-        let manifest = fs::read_to_string(dir.join("SEALED")).ok().and_then(|text| Manifest::parse(&text));
+        let manifest = Manifest::of(dir);
         let visible_blocks = AtomicU64::new(manifest.as_ref().map_or(0, |manifest| manifest.blocks));
         Some(Self {
             generation,

@@ -399,6 +399,22 @@ fn rel_12_a_directory_of_another_format_is_refused_by_name_and_left_alone() {
     assert!(!dir.path().join("partitions").exists());
 }
 
+#[test]
+fn rel_12_a_partition_that_a_later_version_sealed_is_refused_by_name_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = sealed(&store, 1);
+    drop(store);
+    let path = partition.dir().join("SEALED");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let body = text.rsplit_once("checksum").unwrap().0.replace("spandrel-sealed 1", "spandrel-sealed 2");
+    let later = format!("{body}checksum {:016x}\n", xxhash_rust::xxh3::xxh3_64(body.as_bytes()));
+    std::fs::write(&path, &later).unwrap();
+    let refused = open_at(dir.path(), |_| {}).unwrap_err().to_string();
+    assert!(refused.contains("SEALED") && refused.contains("spandrel-sealed 2"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), later);
+}
+
 /// Flips bits all over the written part of a sled file.
 fn damage(database: &Path) {
     let mut bytes = std::fs::read(database).unwrap();
@@ -448,6 +464,11 @@ fn g_4_a_damaged_sealed_partition_is_refused_by_name_and_its_neighbours_answer()
     let refused = store.open_partition(damaged).unwrap_err().to_string();
     assert!(refused.contains("damaged") || refused.contains("engine"), "{refused}");
     assert_eq!(store.open_partition(whole).unwrap().blocks(u64::MAX).len(), 1);
+    assert_eq!(store.partitions().len(), 1, "what will not open goes to quarantine");
+    assert!(!damaged.dir().exists() && dir.path().join("quarantine").join(format!("{}.0", damaged.name())).exists());
+    let named = store.warnings().remove(0);
+    assert!(named.contains("2000 spans from 2026-11-23T10:00:00Z to"), "{named}");
+    assert_eq!(store.snapshot().quarantined.len(), 1, "every answer says so");
 }
 
 fn sealed(store: &Store, first_trace: u128) -> Arc<Partition> {
