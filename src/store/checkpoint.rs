@@ -11,7 +11,8 @@ use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_insta
 use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
 use crate::telemetry::Counters;
 
-use super::engine::{Batch, BlockSections, Checkpoint, Kind};
+use super::engine::Batch;
+use super::pages::{BlockSections, Checkpoint, Kind, Place};
 use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files};
 
 /// What a checkpoint did.
@@ -84,16 +85,16 @@ impl OpenPartition {
         if 0 < spans {
             checkpoint.blocks += 1;
             checkpoint.spans += spans;
-            put_block(&mut batch, checkpoint.blocks, part, &ordered.rows, self.engine.path())?;
+            put_block(&mut batch, checkpoint.blocks, part, &ordered.rows, self.pages.path())?;
             checkpoint.pages += batch.pages();
         }
         batch.put_checkpoint(checkpoint);
         let bytes = batch.bytes();
-        self.engine.apply(batch)?;
+        self.engine()?.apply(batch)?;
         if 0 < spans {
             let block_no = checkpoint.blocks;
-            let block = Block::open(&BlockSections { engine: &self.engine, block_no })
-                .map_err(|source| block_error(self.engine.path(), block_no, source))?;
+            let block = Block::open(&BlockSections { pages: &self.pages, block_no })
+                .map_err(|source| block_error(self.pages.path(), block_no, source))?;
             self.add_block(block_no, Arc::new(block));
         }
         self.set_checkpoint(checkpoint);
@@ -105,11 +106,11 @@ fn put_block(batch: &mut Batch, block_no: u64, part: &HeadPart, rows: &[RowRef],
     let encoded =
         block::encode(&part.batches, rows, part.horizon).map_err(|source| block_error(dir, block_no, source))?;
     for (section, bytes) in &encoded.sections {
-        batch.put_section(Kind::Block, block_no, section.0, bytes);
+        batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, bytes);
     }
     let slots = latency_slots(part, rows, &encoded.row_series)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
-    batch.put_section(Kind::Block, block_no, SectionId::LATENCY.0, &slots);
+    batch.put_section(Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 }, &slots);
     Ok(())
 }
 

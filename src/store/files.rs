@@ -139,6 +139,11 @@ pub(super) fn remove_tree(dir: &Path) -> Result<(), StoreError> {
     sync_dir(dir.parent().unwrap_or(Path::new(".")))
 }
 
+/// The same for one that may be gone already.
+pub(super) fn remove_tree_if_there(dir: &Path) -> Result<(), StoreError> {
+    if dir.exists() { remove_tree(dir) } else { Ok(()) }
+}
+
 /// Renames, then makes the new name durable.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
     fs::rename(from, to).map_err(file_error("rename", from))?;

@@ -51,9 +51,7 @@ impl Store {
         let name = old.next_generation();
         let partitions = self.config.data_dir.join("partitions");
         let (building, finished) = (partitions.join(format!("{name}{UNFINISHED_SUFFIX}")), partitions.join(&name));
-        if building.exists() {
-            files::remove_tree(&building)?;
-        }
+        files::remove_tree_if_there(&building)?;
         files::create_dir(&building)?;
         let smaller = Partition::unfinished(&building, old.seq());
         {
@@ -64,6 +62,7 @@ impl Store {
         }
         let manifest = self.complete(&smaller)?;
         check_counts(old, &manifest, services)?;
+        smaller.become_sealed(manifest.clone())?;
         files::rename(&building, &finished)?;
         let smaller = Partition::at(&finished).ok_or_else(|| StoreError::Removed { path: finished.clone() })?;
         tracing::info!(partition = name, spans = manifest.spans, "only services with a longer retention stay");

@@ -10,7 +10,7 @@
 //! max_time_unix_nano 1795466600000000000
 //! service 52311 1795466599000000000 812401223 shop checkout
 //!         (spans, last seen, longest latency, namespace and name percent-encoded)
-//! file 524288 9f0c3a5577aa0011 store/db
+//! file 524288 9f0c3a5577aa0011 BLOCKS
 //! checksum 0123456789abcdef
 //! ```
 
@@ -23,7 +23,6 @@ use crate::block::ServiceCount;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
 use super::StoreError;
-use super::files;
 
 const FIRST_LINE: &str = "spandrel-sealed 1";
 
@@ -42,7 +41,7 @@ pub struct Manifest {
     pub max_time: UnixNanos,
     /// Spans per service.
     pub services: Vec<ServiceCount>,
-    /// Every file of the database: bytes, XXH3-64, path below the partition.
+    /// Every file of the partition but this one: bytes, XXH3-64, path below the partition.
     pub files: Vec<(u64, u64, String)>,
 }
 
@@ -176,20 +175,6 @@ fn unescape(escaped: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Bytes, hash and path of every file below `dir`, the path taken from `root`.
-pub(super) fn hash_files(root: &Path, dir: &Path) -> Result<Vec<(u64, u64, String)>, StoreError> {
-    let mut hashed = Vec::new();
-    for name in files::entry_names(dir) {
-        let path = dir.join(&name);
-        if path.is_dir() {
-            hashed.extend(hash_files(root, &path)?);
-        } else {
-            hashed.push(hash_file(root, &path)?);
-        }
-    }
-    Ok(hashed)
 }
 
 /// Bytes, hash and path of one file, the path taken from `root`. Read in pieces: a database may be larger than the memory

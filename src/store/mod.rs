@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! data/LOCK FORMAT
-//! data/partitions/20261123T100000Z-000001/store/    sled
-//!                                         journal/  until sealed (written by `ingest`, not by this module)
-//!                                         TRACES    which block holds a trace, once sealed
+//! data/partitions/20261123T100000Z-000001/journal/  until sealed (written by `ingest`, not by this module)
+//!                                         store/    sled, until sealed
+//!                                         BLOCKS    the pages, once sealed
+//!                                         TRACES    which block holds a trace
 //!                                         SEALED    written last
 //! data/quarantine/..                                what would not open; never deleted
 //! ```
@@ -19,6 +20,8 @@ mod files;
 mod head;
 mod keep;
 mod manifest;
+mod pack;
+mod pages;
 mod partition;
 mod rebuild;
 mod retention;
@@ -40,10 +43,10 @@ use crate::model::{DurationNanos, SpanBatch, UnixNanos};
 use crate::telemetry::Counters;
 
 pub use checkpoint::Checkpointed;
-pub use engine::BlockSections;
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
+pub use pages::BlockSections;
 pub use partition::{EachSlot, OpenPartition, Partition};
 pub use rebuild::Rebuild;
 pub use rollup::{RollupTable, RollupWindow};

@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -14,7 +15,9 @@ use crate::latency::{Slot, SlotLatency, SlotTableReader};
 use crate::model::{DurationNanos, SpanBatch, SpanKey, TraceId, UnixNanos};
 use crate::telemetry::Counters;
 
-use super::engine::{BlockSections, Checkpoint, Engine, Kind};
+use super::engine::Engine;
+use super::pack::Pack;
+use super::pages::{BlockSections, Checkpoint, Kind, Pages, Place};
 use super::series_table::{SeriesList, SeriesTable};
 use super::trace_index::{self, TraceBlocks};
 use super::{Manifest, StoreConfig, StoreError, files};
@@ -42,6 +45,10 @@ pub struct Partition {
     /// The last attempt to write a block met an error.
     failing: AtomicBool,
 }
+
+/// How often, and after what wait, the database of a sealed partition is looked at that a question still reads.
+const CLOSE_TRIES: u32 = 200;
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
 
 /// What end of a quarantined database's name says that its journal replaced it.
 const REBUILT_SUFFIX: &str = "-store";
@@ -80,7 +87,7 @@ impl Opening {
 /// that was asked for.
 #[derive(Debug)]
 pub struct OpenPartition {
-    pub(super) engine: Engine,
+    pub(super) pages: Pages,
     /// Blocks that were asked for, by number.
     blocks: RwLock<HashMap<u64, Arc<Block>>>,
     checkpoint: Mutex<Checkpoint>,
@@ -148,8 +155,7 @@ impl Partition {
     pub(super) fn prepare(&self, config: &StoreConfig, counters: &Counters) -> Result<Option<String>, StoreError> {
         if self.manifest().is_some() {
             // Left over when the process died right after sealing.
-            let journal = self.journal_dir();
-            return if journal.exists() { files::remove_tree(&journal).map(|()| None) } else { Ok(None) };
+            return self.remove_leftovers().map(|()| None);
         }
         let label = self.name();
         if !self.journal_dir().exists() && fs::remove_dir(&self.dir).is_ok() {
@@ -178,7 +184,7 @@ impl Partition {
 
     /// Reads every page of the database. One that fails is condemned.
     pub(super) fn verify(&self, open: &OpenPartition) -> Result<(), StoreError> {
-        let outcome = open.engine.verify_pages();
+        let outcome = open.pages.verify_pages();
         match &outcome {
             Ok(()) => self.verified.store(true, Ordering::SeqCst),
             Err(_) => self.condemned.store(true, Ordering::SeqCst),
@@ -194,6 +200,12 @@ impl Partition {
     /// Whether it is damaged and has to be rebuilt from its journal.
     pub fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::SeqCst)
+    }
+
+    /// What a sealed partition does not need any more: its journal and its database.
+    pub(super) fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let leftovers = [self.journal_dir(), self.store_dir(), self.dir.join(super::rebuild::UNFINISHED)];
+        leftovers.iter().try_for_each(|dir| files::remove_tree_if_there(dir))
     }
 
     /// Under which name a database that its journal replaces stands in quarantine.
@@ -254,8 +266,18 @@ impl Partition {
         self.manifest.read().clone()
     }
 
-    pub(super) fn set_manifest(&self, manifest: Manifest) {
-        *self.manifest.write() = Some(Arc::new(manifest));
+    /// From now on it is read from `BLOCKS`; its database and its journal go. Questions that still read the database are waited
+    /// for; when one takes too long the next start removes it.
+    pub(super) fn become_sealed(&self, manifest: Manifest) -> Result<(), StoreError> {
+        let growing = {
+            let mut opening = self.open.lock();
+            *self.manifest.write() = Some(Arc::new(manifest));
+            let growing = opening.current();
+            (opening.held, opening.lent) = (None, Weak::new());
+            growing
+        };
+        files::remove_tree_if_there(&self.journal_dir())?;
+        if growing.is_none_or(close_database) { self.remove_leftovers() } else { Ok(()) }
     }
 
     /// Blocks written so far.
@@ -309,7 +331,11 @@ impl Partition {
         if let Some(open) = opening.current() {
             return Ok(open);
         }
-        let opened = Arc::new(OpenPartition::open(&self.store_dir(), config.cache_bytes)?);
+        let opened = match self.manifest() {
+            Some(_) => OpenPartition::sealed(&self.dir)?,
+            None => OpenPartition::growing(&self.store_dir(), config.cache_bytes)?,
+        };
+        let opened = Arc::new(opened);
         let found = opened.checkpoint();
         match self.manifest() {
             None if opening.known && found.blocks < self.visible_blocks() => {
@@ -354,10 +380,7 @@ impl Partition {
         let Some(last) = opening.current() else { return true };
         opening.held = None;
         match Arc::try_unwrap(last) {
-            Ok(alone) => {
-                // sled unwraps the result of its last fsync: a failing disk must not take the sealer down with it.
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(alone))).is_ok()
-            }
+            Ok(alone) => drop_database(alone),
             Err(shared) => {
                 opening.held = Some(shared);
                 false
@@ -366,16 +389,50 @@ impl Partition {
     }
 }
 
+/// sled unwraps the result of its last fsync: a failing disk must not take a thread down with it.
+fn drop_database(alone: OpenPartition) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || drop(alone))).is_ok()
+}
+
+/// Waits for the questions that read it, which takes milliseconds as a rule; `false` when one does not end.
+fn close_database(mut database: Arc<OpenPartition>) -> bool {
+    for _ in 0..CLOSE_TRIES {
+        match Arc::try_unwrap(database) {
+            Ok(alone) => return drop_database(alone),
+            Err(shared) => database = shared,
+        }
+        std::thread::park_timeout(CLOSE_WAIT);
+    }
+    false
+}
+
 /// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.
 pub(super) fn is_rebuilt(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(label, _number)| label.ends_with(REBUILT_SUFFIX))
 }
 
 impl OpenPartition {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let engine = Engine::open(path, cache_bytes)?;
-        let checkpoint = Mutex::new(engine.checkpoint()?);
-        Ok(Self { engine, blocks: RwLock::default(), checkpoint, series: SeriesTable::default() })
+    /// The database of a partition that is not sealed; made when there is none.
+    pub(super) fn growing(store_dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        Self::of(Pages::Growing(Engine::open(store_dir, cache_bytes)?))
+    }
+
+    /// The file of a sealed one.
+    pub(super) fn sealed(dir: &Path) -> Result<Self, StoreError> {
+        Self::of(Pages::Sealed(Pack::open(dir)?))
+    }
+
+    fn of(pages: Pages) -> Result<Self, StoreError> {
+        let checkpoint = Mutex::new(pages.checkpoint()?);
+        Ok(Self { pages, blocks: RwLock::default(), checkpoint, series: SeriesTable::default() })
+    }
+
+    /// Where blocks can be written.
+    pub(super) fn engine(&self) -> Result<&Engine, StoreError> {
+        match &self.pages {
+            Pages::Growing(engine) => Ok(engine),
+            Pages::Sealed(_) => Err(self.damaged("it is sealed and takes no more blocks".to_owned())),
+        }
     }
 
     /// Reads every header and filter.
@@ -384,7 +441,7 @@ impl OpenPartition {
     }
 
     fn damaged(&self, what: String) -> StoreError {
-        StoreError::Damaged { path: self.engine.path().to_path_buf(), what }
+        StoreError::Damaged { path: self.pages.path().to_path_buf(), what }
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
@@ -421,7 +478,7 @@ impl OpenPartition {
         if let Some(known) = self.blocks.read().get(&block_no) {
             return Some(Arc::clone(known));
         }
-        let block = Arc::new(Block::open(&BlockSections { engine: &self.engine, block_no }).ok()?);
+        let block = Arc::new(Block::open(&BlockSections { pages: &self.pages, block_no }).ok()?);
         let _same = self.blocks.write().insert(block_no, Arc::clone(&block));
         Some(block)
     }
@@ -503,9 +560,9 @@ impl OpenPartition {
         block_no: u64,
         read: impl FnOnce(&Block, &BlockSections<'_>) -> Result<T, BlockError>,
     ) -> Result<T, StoreError> {
-        let path = || self.engine.path().to_path_buf();
+        let path = || self.pages.path().to_path_buf();
         let block = self.readable_block(block_no)?;
-        let sections = BlockSections { engine: &self.engine, block_no };
+        let sections = BlockSections { pages: &self.pages, block_no };
         read(&block, &sections).map_err(|source| StoreError::Block { path: path(), block_no, source })
     }
 
@@ -522,7 +579,7 @@ impl OpenPartition {
         each: EachSlot<'_>,
     ) -> Result<(), StoreError> {
         let block = u32::try_from(block_no).unwrap_or(u32::MAX);
-        let place = (Kind::Block, block_no, SectionId::LATENCY.0);
+        let place = Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 };
         self.slots(place, series, slots, &mut |series, slot, latency| {
             latency.place_in(block);
             each(series, slot, latency);
@@ -531,18 +588,18 @@ impl OpenPartition {
 
     pub(super) fn slots(
         &self,
-        (kind, id, section): (Kind, u64, u16),
+        place: Place,
         series: Range<u32>,
         slots: Range<Slot>,
         each: EachSlot<'_>,
     ) -> Result<(), StoreError> {
-        if self.engine.section_len(kind, id, section)? == 0 {
+        if self.pages.section_len(place)? == 0 {
             return Ok(());
         }
-        let fetch = |range: Range<u32>| self.engine.read(kind, id, section, range);
+        let fetch = |range: Range<u32>| self.pages.read(place, range);
         let table = SlotTableReader::open(&fetch);
         let read = table.and_then(|table| table.read(&fetch, series, slots, each));
-        let path = || self.engine.path().to_path_buf();
+        let path = || self.pages.path().to_path_buf();
         read.map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })
     }
 }

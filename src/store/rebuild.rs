@@ -62,10 +62,8 @@ impl Store {
     ) -> Result<Rebuild, StoreError> {
         self.state.write().rebuilding = Some(partition.name());
         let dir = partition.dir().join(UNFINISHED);
-        if dir.exists() {
-            files::remove_tree(&dir)?;
-        }
-        let open = OpenPartition::open(&dir, self.config.cache_bytes)?;
+        files::remove_tree_if_there(&dir)?;
+        let open = OpenPartition::growing(&dir, self.config.cache_bytes)?;
         let counters = Arc::clone(&self.counters);
         Ok(Rebuild { open, head: Head::default(), dir, counters, block_spans, block_bytes })
     }

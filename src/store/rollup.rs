@@ -11,15 +11,16 @@ use std::sync::Arc;
 use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
 use crate::model::{SeriesKey, SpanKind, SpanStatus};
 
-use super::engine::{Batch, Kind};
+use super::pack::PackWriter;
+use super::pages::{Kind, Place};
 use super::{EachSlot, OpenPartition, SeriesList, StoreError};
 
 const SECTION_SLOTS: u16 = 0;
 const SECTION_SERIES: u16 = 1;
 /// Where the series of the roll-ups are kept in memory: there is no block 0.
 const ROLLUPS: u64 = 0;
-/// The table under which the partition's series are kept.
-const SERIES_TABLE: u64 = u64::MAX;
+/// Where the partition's series stand.
+const SERIES: Place = Place { kind: Kind::Rollup, id: u64::MAX, section: SECTION_SERIES };
 
 /// One table of roll-ups: a resolution and which of its windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +55,9 @@ impl RollupWindow {
         Some(Self { resolution, window: table_no & 0x00ff_ffff_ffff_ffff })
     }
 
-    fn table_no(self) -> u64 {
-        (u64::from(self.resolution as u8) << 56) | (self.window & 0x00ff_ffff_ffff_ffff)
+    fn place(self) -> Place {
+        let table_no = (u64::from(self.resolution as u8) << 56) | (self.window & 0x00ff_ffff_ffff_ffff);
+        Place { kind: Kind::Rollup, id: table_no, section: SECTION_SLOTS }
     }
 }
 
@@ -78,9 +80,9 @@ impl OpenPartition {
     /// `Damaged`.
     pub fn rollup_series(&self) -> Result<SeriesList, StoreError> {
         self.series.list(ROLLUPS, || {
-            let bytes = self.engine.read_all(Kind::Rollup, SERIES_TABLE, SECTION_SERIES)?;
+            let bytes = self.pages.read_all(SERIES)?;
             decode_series(&bytes).ok_or_else(|| StoreError::Damaged {
-                path: self.engine.path().to_path_buf(),
+                path: self.pages.path().to_path_buf(),
                 what: "series of the roll-ups".to_owned(),
             })
         })
@@ -93,7 +95,7 @@ impl OpenPartition {
 
     /// Builds all roll-ups from the slots of the blocks. Memory: the slots of ten minutes, and of an hour at a minute's
     /// resolution, and so on.
-    pub(super) fn write_rollups(&self) -> Result<(), StoreError> {
+    pub(super) fn write_rollups(&self, out: &mut PackWriter) -> Result<(), StoreError> {
         let series = self.all_series()?;
         let numbers: BTreeMap<&SeriesKey<'static>, u32> = series.iter().map(|key| &**key).zip(0..).collect();
         let mut numbering = Vec::new();
@@ -119,22 +121,11 @@ impl OpenPartition {
                     coarser.add(number, slot, latency);
                 })?;
             }
-            self.write_table(window, builder)?;
-            coarser.write_before(window, self)?;
+            write_table(out, window, builder)?;
+            coarser.write_before(window, out)?;
         }
-        coarser.write_all(self)?;
-        let mut batch = Batch::default();
-        batch.put_section(Kind::Rollup, SERIES_TABLE, SECTION_SERIES, &encode_series(&series));
-        self.engine.apply(batch)
-    }
-
-    fn write_table(&self, window: RollupWindow, builder: SlotTableBuilder) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        let path = || self.engine.path().to_path_buf();
-        let table =
-            builder.finish().map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })?;
-        batch.put_section(Kind::Rollup, window.table_no(), SECTION_SLOTS, &table);
-        self.engine.apply(batch)
+        coarser.write_all(out)?;
+        out.put_section(SERIES, &encode_series(&series))
     }
 
     fn all_series(&self) -> Result<Vec<Arc<SeriesKey<'static>>>, StoreError> {
@@ -156,13 +147,20 @@ impl OpenPartition {
     }
 }
 
+fn write_table(out: &mut PackWriter, window: RollupWindow, builder: SlotTableBuilder) -> Result<(), StoreError> {
+    let table = builder.finish();
+    let table =
+        table.map_err(|source| StoreError::Latency { path: out.path().to_path_buf(), source: Box::new(source) })?;
+    out.put_section(window.place(), &table)
+}
+
 impl RollupTable<'_> {
     /// Reads the slots of the given series.
     ///
     /// # Errors
     /// `Latency` or `Damaged`.
     pub fn read(&self, series: Range<u32>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
-        self.open.slots((Kind::Rollup, self.window.table_no(), SECTION_SLOTS), series, slots, each)
+        self.open.slots(self.window.place(), series, slots, each)
     }
 }
 
@@ -181,7 +179,7 @@ impl Coarser {
         }
     }
 
-    fn write_before(&mut self, fine: RollupWindow, open: &OpenPartition) -> Result<(), StoreError> {
+    fn write_before(&mut self, fine: RollupWindow, out: &mut PackWriter) -> Result<(), StoreError> {
         let at = Resolution::TenSeconds.start_of(Slot(fine.window * slots_per_table(fine.resolution)));
         let complete: Vec<RollupWindow> = self
             .0
@@ -191,14 +189,14 @@ impl Coarser {
             .collect();
         for window in complete {
             if let Some(builder) = self.0.remove(&window) {
-                open.write_table(window, builder)?;
+                write_table(out, window, builder)?;
             }
         }
         Ok(())
     }
 
-    fn write_all(self, open: &OpenPartition) -> Result<(), StoreError> {
-        self.0.into_iter().try_for_each(|(window, builder)| open.write_table(window, builder))
+    fn write_all(self, out: &mut PackWriter) -> Result<(), StoreError> {
+        self.0.into_iter().try_for_each(|(window, builder)| write_table(out, window, builder))
     }
 }
 

@@ -1,16 +1,18 @@
-//! Sealing: the partition is completed, made durable, opened again and compared with itself; only then may its journal
-//! go. Every step can be repeated after a crash.
+//! Sealing: the pages of the database are written into one file, made durable, read back and compared with themselves; only
+//! then may the database and the journal go. Every step can be repeated after a crash.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
-use super::manifest::{hash_file, hash_files};
+use super::manifest::hash_file;
+use super::pack::{self, PackWriter};
+use super::pages::{Kind, Pages, Place};
 use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files, trace_index};
 
 /// Count and exact sum of the latencies in one slot of one series.
@@ -24,52 +26,44 @@ impl Store {
     /// and sealing may be tried again.
     pub fn seal(&self, partition: &Arc<Partition>) -> Result<Arc<Manifest>, StoreError> {
         let manifest = self.complete(partition)?;
-        partition.set_manifest(manifest.clone());
-        files::remove_tree(&partition.journal_dir())?;
+        partition.become_sealed(manifest.clone())?;
         self.counters.partitions_sealed.add(1);
         Ok(Arc::new(manifest))
     }
 
-    /// Roll-ups, index and `SEALED` of a partition whose blocks are all there, verified and durable.
+    /// `BLOCKS`, `TRACES` and `SEALED` of a partition whose blocks are all in its database: verified and durable.
     pub(super) fn complete(&self, partition: &Partition) -> Result<Manifest, StoreError> {
-        partition.open(&self.config)?.write_rollups()?;
-        close(partition)?;
-        files::sync_tree(&partition.store_dir())?;
-        let mut manifest = {
-            let open = partition.open(&self.config)?;
-            let manifest = verify(&open, partition)?;
-            trace_index::write(partition.dir(), &open)?;
-            manifest
-        };
-        close(partition)?;
-        files::sync_tree(&partition.store_dir())?;
-        if !files::entry_names(&partition.store_dir().join("blobs")).is_empty() {
-            let what = "sled moved values out of its log".to_owned();
-            return Err(StoreError::Unverified { path: partition.dir().to_path_buf(), what });
+        let growing = partition.open(&self.config)?;
+        growing.pages.verify_pages()?;
+        pack(&growing, partition.dir())?;
+        let sealed = OpenPartition::sealed(partition.dir())?;
+        let mut manifest = verify(&sealed, partition)?;
+        trace_index::write(partition.dir(), &sealed)?;
+        for name in [pack::FILE_NAME, trace_index::FILE_NAME] {
+            manifest.files.push(hash_file(partition.dir(), &partition.dir().join(name))?);
         }
-        manifest.files = hash_files(partition.dir(), &partition.store_dir())?;
-        manifest.files.push(hash_file(partition.dir(), &partition.dir().join(trace_index::FILE_NAME))?);
         files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
         Ok(manifest)
     }
 }
 
-/// Questions hold a partition open for milliseconds: one more look is nearly always enough.
-fn close(partition: &Partition) -> Result<(), StoreError> {
-    for _ in 0..200 {
-        if partition.close_alone() {
-            return Ok(());
+/// Every section of every block, and the roll-ups of all, into `BLOCKS`.
+fn pack(growing: &OpenPartition, dir: &Path) -> Result<(), StoreError> {
+    let mut out = PackWriter::create(dir)?;
+    for block_no in growing.block_numbers() {
+        for section in growing.readable_block(block_no)?.section_ids() {
+            let place = Place { kind: Kind::Block, id: block_no, section: section.0 };
+            out.put_section(place, &growing.pages.read_all(place)?)?;
         }
-        std::thread::park_timeout(Duration::from_millis(50));
     }
-    let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, "a query holds it open");
-    Err(StoreError::File { action: "close", path: partition.dir().to_path_buf(), source: busy })
+    growing.write_rollups(&mut out)?;
+    out.finish(growing.checkpoint())
 }
 
 /// Every page's checksum, every count, and the histograms against a recount of the spans.
 fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
     let differs = |what: String| StoreError::Unverified { path: partition.dir().to_path_buf(), what };
-    open.engine.verify_pages()?;
+    open.pages.verify_pages()?;
     let checkpoint = open.checkpoint();
     let mut manifest = Manifest {
         blocks: checkpoint.blocks,
@@ -141,7 +135,7 @@ fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
 fn tally_rollups(open: &OpenPartition) -> Result<Tally, StoreError> {
     let series = open.rollup_series()?;
     let mut tally = Tally::new();
-    for window in open.rollup_windows(Resolution::TenSeconds)? {
+    for window in open.rollup_windows(Resolution::TenSeconds) {
         open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
             if let Some(key) = series.get(number as usize) {
                 let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
@@ -154,12 +148,10 @@ fn tally_rollups(open: &OpenPartition) -> Result<Tally, StoreError> {
 }
 
 impl OpenPartition {
-    /// The roll-up tables of a resolution that exist.
-    ///
-    /// # Errors
-    /// `Engine`.
-    pub fn rollup_windows(&self, resolution: Resolution) -> Result<Vec<RollupWindow>, StoreError> {
-        let ids = self.engine.ids(super::engine::Kind::Rollup)?;
-        Ok(ids.into_iter().filter_map(RollupWindow::from_table_no).filter(|w| w.resolution == resolution).collect())
+    /// The roll-up tables of a resolution that exist; none before sealing.
+    pub fn rollup_windows(&self, resolution: Resolution) -> Vec<RollupWindow> {
+        let Pages::Sealed(pack) = &self.pages else { return Vec::new() };
+        let windows = pack.ids(Kind::Rollup).into_iter().filter_map(RollupWindow::from_table_no);
+        windows.filter(|window| window.resolution == resolution).collect()
     }
 }

@@ -9,6 +9,7 @@ mod crash;
 mod doors;
 mod faults;
 mod jump;
+mod model;
 mod native;
 mod quantiles;
 mod support;
