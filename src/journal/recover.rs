@@ -104,7 +104,7 @@ fn walk_headers(path: &Path, found: &mut Recovered, visit: Visit<'_>) -> Result<
     Ok(true)
 }
 
-fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
+pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: dir.to_path_buf(), source };
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -117,7 +117,7 @@ fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
 }
 
 /// Visits the whole records of one segment and returns where they lie.
-fn read_segment(
+pub(super) fn read_segment(
     path: &Path,
     bytes: &[u8],
     covered: u64,

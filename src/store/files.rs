@@ -62,6 +62,14 @@ pub(super) fn check_format(data_dir: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// What the format file of an existing data directory says, if this program reads it. Nothing is written.
+pub(super) fn known_format(data_dir: &Path) -> Result<String, StoreError> {
+    if !data_dir.join("FORMAT").exists() {
+        return Err(StoreError::NoDataDir { path: data_dir.to_path_buf() });
+    }
+    check_format(data_dir).map(|()| FORMAT.trim().to_owned())
+}
+
 /// Writes a whole file so that after a crash it is there complete or not at all.
 pub(super) fn write_durably(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let draft = path.with_extension("draft");

@@ -61,22 +61,13 @@ impl Manifest {
             let (spans, last_seen, max) = (service.spans, service.last_seen.0, service.max_latency.0);
             let _infallible = writeln!(text, "service {spans} {last_seen} {max} {namespace} {name}");
         }
-        for (bytes, hash, path) in &self.files {
-            let _infallible = writeln!(text, "file {bytes} {hash:016x} {path}");
-        }
-        let checksum = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-        let _infallible = writeln!(text, "checksum {checksum:016x}");
-        text
+        write_files(&mut text, &self.files);
+        with_checksum(text)
     }
 
     /// `None` when the text is not whole.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (body, checksum) = text.trim_end().rsplit_once('\n')?;
-        let checksum = u64::from_str_radix(checksum.strip_prefix("checksum ")?, 16).ok()?;
-        if xxhash_rust::xxh3::xxh3_64(format!("{body}\n").as_bytes()) != checksum {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = without_checksum(text)?.lines();
         if lines.next()? != FIRST_LINE {
             return None;
         }
@@ -90,17 +81,42 @@ impl Manifest {
                 "min_time_unix_nano" => manifest.min_time = UnixNanos(value.parse().ok()?),
                 "max_time_unix_nano" => manifest.max_time = UnixNanos(value.parse().ok()?),
                 "service" => manifest.services.push(parse_service(value)?),
-                "file" => {
-                    let mut fields = value.splitn(3, ' ');
-                    let bytes = fields.next()?.parse().ok()?;
-                    let hash = u64::from_str_radix(fields.next()?, 16).ok()?;
-                    manifest.files.push((bytes, hash, fields.next()?.to_owned()));
-                }
+                "file" => manifest.files.push(parse_file(value)?),
                 _ => return None,
             }
         }
         Some(manifest)
     }
+}
+
+/// One `file` line each: bytes, XXH3-64, path.
+pub(super) fn write_files(text: &mut String, files: &[(u64, u64, String)]) {
+    for (bytes, hash, path) in files {
+        let _infallible = writeln!(text, "file {bytes} {hash:016x} {path}");
+    }
+}
+
+/// A `file` line without its first word.
+pub(super) fn parse_file(line: &str) -> Option<(u64, u64, String)> {
+    let mut fields = line.splitn(3, ' ');
+    let bytes = fields.next()?.parse().ok()?;
+    let hash = u64::from_str_radix(fields.next()?, 16).ok()?;
+    Some((bytes, hash, fields.next()?.to_owned()))
+}
+
+/// The text with a last line that speaks for all others.
+pub(super) fn with_checksum(mut text: String) -> String {
+    let checksum = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+    let _infallible = writeln!(text, "checksum {checksum:016x}");
+    text
+}
+
+/// The lines in front of the last one; `None` when that does not speak for them.
+pub(super) fn without_checksum(text: &str) -> Option<&str> {
+    let (body, checksum) = text.trim_end().rsplit_once('\n')?;
+    let checksum = u64::from_str_radix(checksum.strip_prefix("checksum ")?, 16).ok()?;
+    let with_end = text.get(..=body.len())?;
+    (xxhash_rust::xxh3::xxh3_64(with_end.as_bytes()) == checksum).then_some(body)
 }
 
 fn parse_service(line: &str) -> Option<ServiceCount> {

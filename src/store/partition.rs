@@ -34,7 +34,7 @@ pub struct Partition {
 }
 
 /// What end of a quarantined database's name says that its journal replaced it.
-const REBUILT_SUFFIX: &str = "-store";
+pub(super) const REBUILT_SUFFIX: &str = "-store";
 
 /// Who has the database open. sled opens its files once only, so a question that outlives `held` lends its own.
 #[derive(Debug, Default)]
@@ -270,7 +270,7 @@ impl OpenPartition {
         Ok(Self { engine, blocks, checkpoint, series: SeriesTable::default() })
     }
 
-    fn all_blocks_readable(&self) -> Result<(), StoreError> {
+    pub(super) fn all_blocks_readable(&self) -> Result<(), StoreError> {
         for (block_no, block) in (1..).zip(self.blocks.read().iter()) {
             if block.is_none() {
                 let what = format!("header of block {block_no}");
@@ -335,6 +335,14 @@ impl OpenPartition {
             let rows: Vec<u32> = block.rows_of_trace(sections, trace)?.take(spans_max).collect();
             if rows.is_empty() { Ok(SpanBatch::default()) } else { block.spans(sections, &rows) }
         })
+    }
+
+    /// The rows of a trace in one block, as its index leads to them.
+    ///
+    /// # Errors
+    /// `Block`.
+    pub(super) fn rows_of_trace(&self, block_no: u64, trace: TraceId) -> Result<Range<u32>, StoreError> {
+        self.with_block(block_no, |block, sections| block.rows_of_trace(sections, trace))
     }
 
     /// Calls `each(row, series, start, latency)` for every span of a block with a latency in `within`, until it

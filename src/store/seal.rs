@@ -14,7 +14,7 @@ use super::manifest::hash_files;
 use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files};
 
 /// Count and exact sum of the latencies in one slot of one series.
-type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
+pub(super) type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
 
 impl Store {
     /// Seals a partition that nothing is written to any more: all its spans are in blocks.
@@ -55,7 +55,7 @@ fn close(partition: &Partition) -> Result<(), StoreError> {
 }
 
 /// Every page's checksum, every count, and the histograms against a recount of the spans.
-fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
+pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
     let differs = |what: String| StoreError::Unverified { path: partition.dir().to_path_buf(), what };
     open.engine.verify_pages()?;
     let checkpoint = open.checkpoint();
@@ -100,7 +100,7 @@ fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
 }
 
 /// Counts and sums from the columns.
-fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
+pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
     let mut tally = Tally::new();
     for (block_no, block) in open.blocks(u64::MAX) {
         let Some(block) = block else { continue };
