@@ -12,3 +12,4 @@ mod native;
 mod quantiles;
 mod support;
 mod tempo;
+mod upkeep;
