@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::record::{FILE_HEADER_BYTES, file_header};
-use super::recover::{read_segment, segment_numbers};
+use super::recover::{read_segment, segment_numbers, without_zeros};
 use super::segment::segment_path;
 use super::{Damage, JournalError, RecordHeader, Recovered, Visit};
 
@@ -92,8 +92,8 @@ fn damaged_header(path: &Path, bytes: &[u8]) -> Option<Damage> {
 fn torn_end(path: &Path, bytes: &[u8], whole: &[Range<usize>]) -> Option<Damage> {
     let start = whole.last().map_or(FILE_HEADER_BYTES, |last| last.end);
     let rest = bytes.get(start..).unwrap_or_default();
-    let end = rest.iter().rposition(|byte| *byte != 0).map(|last| start + last + 1)?;
-    Some(Damage { path: path.to_path_buf(), start: start as u64, end: end as u64 })
+    let torn = without_zeros(rest).len();
+    (0 < torn).then(|| Damage { path: path.to_path_buf(), start: start as u64, end: (start + torn) as u64 })
 }
 
 /// Copies the segments of `dir` into the existing directory `to`, each up to the end of its last whole record, while
