@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 
 use crate::clock::Clock;
 use crate::journal::{self, JournalError};
 use crate::store::{self, BackupList, BackupOutcome, CopiedJournal, StoreError};
 
 use super::data_dir::{DataDirArgs, bytes_bar};
-use super::print;
+use super::{counted, print};
 
 /// Flags of `backup`.
 #[derive(clap::Args, Debug)]
@@ -54,12 +54,12 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<ExitCode> {
 fn report(data_dir: &Path, to: &Path, outcome: &BackupOutcome) -> String {
     let list = &outcome.list;
     let mut text = format!(
-        "{} is backed up in {}: {}\n{} copied now, {} partitions were there already\nevery span acknowledged before {} is in it\n",
+        "{} is backed up in {}: {}\n{} copied now, {} there already\nevery span acknowledged before {} is in it\n",
         data_dir.display(),
         to.display(),
         summary(list),
         HumanBytes(outcome.copied_bytes),
-        outcome.kept,
+        counted(outcome.kept, "partition"),
         list.began,
     );
     for name in &outcome.left {
@@ -74,8 +74,7 @@ fn report(data_dir: &Path, to: &Path, outcome: &BackupOutcome) -> String {
 fn summary(list: &BackupList) -> String {
     let sealed = list.partitions.iter().filter(|partition| partition.sealed).count();
     let journals = list.partitions.len() - sealed;
-    let bytes = HumanBytes(list.bytes());
-    format!("{} sealed partitions, {} journals, {bytes}", HumanCount(sealed as u64), HumanCount(journals as u64))
+    format!("{}, {}, {}", counted(sealed, "sealed partition"), counted(journals, "journal"), HumanBytes(list.bytes()))
 }
 
 /// The store asks, the journal answers: neither knows the other.

@@ -11,7 +11,7 @@ use crate::journal::{self, Scanned};
 use crate::store::{DatabaseReport, IdleDir, IdlePartition, Standing, StoreConfig, StoreError};
 
 use super::data_dir::DataDirArgs;
-use super::print;
+use super::{counted, print};
 
 /// Exit code when nothing could be checked.
 pub(super) const NOT_CHECKED: u8 = 2;
@@ -250,9 +250,5 @@ fn holdings(partition: &PartitionReport) -> String {
         return format!("sealed    {blocks}");
     }
     let (records, behind) = (HumanCount(partition.journal_records), HumanCount(partition.journal_spans));
-    format!("unsealed  {blocks}; {records} records, {behind} spans of them in no block yet")
-}
-
-fn counted(n: usize, what: &str) -> String {
-    format!("{} {what}{}", HumanCount(n as u64), if n == 1 { "" } else { "s" })
+    format!("unsealed  {blocks}; {records} journal records, {behind} spans of them in no block yet")
 }

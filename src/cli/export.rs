@@ -61,7 +61,7 @@ pub(super) struct ExportArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// One OTLP JSON document per line, at most 2,000 spans each
+    /// One OTLP JSON document per line, about 2,000 spans each
     Jsonl,
     /// OTLP protobuf: messages one behind the other, which together are one message
     Protobuf,

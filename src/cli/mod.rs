@@ -127,6 +127,11 @@ fn start_logging(cli: &Cli) {
     }
 }
 
+/// "1 block", "2 blocks".
+fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", indicatif::HumanCount(n as u64), if n == 1 { "" } else { "s" })
+}
+
 /// Writes an answer to stdout. A reader that went away (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;

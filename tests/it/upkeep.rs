@@ -208,10 +208,10 @@ fn a_second_backup_copies_only_what_is_new_and_deletes_nothing() {
     let _all = data_dir(source.path());
     let into = ["backup", shown(backup.path()), "--data-dir", shown(source.path())];
     let (said, _) = run(0, &into);
-    assert!(said.contains("0 partitions were there already"), "{said}");
+    assert!(said.contains("0 partitions there already"), "{said}");
     let n_sealed = sealed(source.path()).len();
     let (said, _) = run(0, &into);
-    assert!(said.contains(&format!("{n_sealed} partitions were there already")), "{said}");
+    assert!(said.contains(&format!(" {n_sealed} partition")) && said.contains("there already"), "{said}");
     let oldest = sealed(source.path()).remove(0);
     fs::remove_dir_all(&oldest).unwrap();
     let (said, _) = run(0, &into);
@@ -230,6 +230,17 @@ fn a_backup_leaves_out_what_is_damaged_and_says_so() {
     assert!(said.contains("store/db differs from what SEALED says"), "{said}");
     assert!(backup.path().join("BACKUP").exists(), "the rest is a backup");
     let _sound = run(0, &["check", "--data-dir", shown(backup.path())]);
+}
+
+#[test]
+fn paths_may_be_names_in_the_working_directory() {
+    let room = tempfile::tempdir().unwrap();
+    let _all = data_dir(&room.path().join("spandrel-data"));
+    for args in [&["backup", "b"][..], &["restore", "b", "--data-dir", "r"], &["check", "--data-dir", "r"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spandrel"));
+        let output = command.args(args).current_dir(room.path()).output().expect("the binary runs");
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    }
 }
 
 #[test]
@@ -254,6 +265,8 @@ fn restore_refuses_what_is_unfinished_altered_or_in_the_way() {
     let (_, said) = run(1, &restore);
     assert!(said.contains("differs") && said.contains("journal/"), "{said}");
     assert!(!restored.exists(), "what was not restored whole has no name");
+    let (_, said) = run(1, &restore);
+    assert!(said.contains("interrupted restore"), "{said}");
     let (_, said) = run(1, &["backup", shown(room.path()), "--data-dir", shown(source.path())]);
     assert!(said.contains("neither empty nor a backup"), "{said}");
     let (_, said) = run(1, &["backup", shown(&source.path().join("x")), "--data-dir", shown(source.path())]);

@@ -1,7 +1,7 @@
 //! `/spandrel/v1/export`: stored spans as a stream of OTLP, as fast as the client reads and no faster.
 //!
 //! ```text
-//! format=jsonl      one TracesData per line, at most 2,000 spans each
+//! format=jsonl      one TracesData per line, about 2,000 spans each
 //! format=protobuf   TracesData messages one behind the other, which together are one TracesData
 //! ```
 //!

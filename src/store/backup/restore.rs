@@ -18,6 +18,13 @@ const STAGE_SUFFIX: &str = ".restoring";
 /// file of the backup is not what was written; `File`. What was copied then lies in `<data_dir>.restoring`.
 pub fn restore(backup: &Path, data_dir: &Path, on: Progress<'_>) -> Result<BackupList, StoreError> {
     let list = BackupList::read(backup)?;
+    // A name alone has no directory that could be synced.
+    let data_dir = std::path::absolute(data_dir).map_err(|source| StoreError::File {
+        action: "find",
+        path: data_dir.to_path_buf(),
+        source,
+    })?;
+    let data_dir = data_dir.as_path();
     let stage = stage_of(data_dir);
     for (path, remedy) in [
         (data_dir, "restore into a new or empty directory"),
