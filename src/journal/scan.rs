@@ -157,3 +157,77 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), JournalError> {
     let failed = |source| JournalError::Copy { path: PathBuf::from(path), source };
     File::create_new(path).and_then(|mut file| file.write_all(bytes)).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::{Durability, Journal, JournalConfig, RealDisk, RecordLabel, recover};
+
+    /// Three records of ten bytes, so each of 70, behind a file header of 24.
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let config =
+            JournalConfig { dir: dir.path().to_path_buf(), segment_bytes: 65_536, durability: Durability::Fsync };
+        let mut journal = Journal::new(config, Arc::new(RealDisk), 0, 1);
+        for _ in 0..3 {
+            let _sequence = journal.append(RecordLabel::default(), b"0123456789").unwrap();
+            let _cost = journal.commit().unwrap();
+        }
+        let path = dir.path().join("00000001.log");
+        (dir, path)
+    }
+
+    fn scanned(dir: &Path) -> Scanned {
+        scan(dir, 0, &mut |_, _| Ok(())).unwrap()
+    }
+
+    fn altered(path: &Path, at: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_scan_changes_nothing_and_names_damage_by_bytes_and_by_record() {
+        let (dir, path) = written();
+        let sound = scanned(dir.path());
+        assert_eq!((sound.records, sound.first_sequence, sound.last_sequence), (3, 1, 3));
+        assert_eq!((sound.damaged, sound.torn, sound.missing), (vec![], vec![], vec![]));
+        altered(&path, 24 + 70 + 65);
+        let before = fs::read(&path).unwrap();
+        let found = scanned(dir.path());
+        assert_eq!(found.damaged, [Damage { path: path.clone(), start: 94, end: 164 }]);
+        assert_eq!(found.missing, [2..3]);
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn what_follows_the_last_whole_record_is_torn_and_an_altered_file_header_is_damage() {
+        let (dir, path) = written();
+        altered(&path, 24 + 2 * 70 + 65);
+        altered(&path, 20);
+        let found = scanned(dir.path());
+        assert_eq!(found.torn, [Damage { path: path.clone(), start: 164, end: 234 }]);
+        assert_eq!(found.damaged, [Damage { path, start: 0, end: 24 }]);
+    }
+
+    #[test]
+    fn rel_25_a_copy_ends_with_the_last_whole_record_and_recovers_to_the_same() {
+        let (dir, path) = written();
+        altered(&path, 24 + 2 * 70 + 65);
+        let to = tempfile::tempdir().unwrap();
+        let (copied, damaged) = copy(dir.path(), to.path()).unwrap();
+        assert_eq!((copied.len(), copied[0].bytes, damaged), (1, 164, vec![]));
+        let found = recover(to.path(), &RealDisk, 0, &mut |_, _| Ok(())).unwrap();
+        assert_eq!((found.records, found.torn_bytes), (2, 0));
+    }
+
+    #[test]
+    fn a_copy_of_a_journal_that_is_gone_asks_for_another_look() {
+        let to = tempfile::tempdir().unwrap();
+        let gone = copy(&to.path().join("journal"), to.path());
+        assert!(matches!(gone, Err(JournalError::Unreadable { .. })), "{gone:?}");
+    }
+}

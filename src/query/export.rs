@@ -71,8 +71,8 @@ impl Query {
     /// Gives out every span that is stored when it is called and that the question selects, in no particular order,
     /// until `each` breaks.
     ///
-    /// A span comes once per place where it is stored: once of all heads, and once of each block. It is in two blocks
-    /// when it was sent in two different requests that far apart.
+    /// A span comes once per place where it is stored: once of all heads together, and once of each block. It is in two
+    /// places when it was sent in two different requests, so far apart that a block ended between them.
     ///
     /// Cost: one read of the blocks that may hold what is selected. Memory: one row group and one piece; the heads as
     /// long as they are given out. No partition is held open while `each` runs, so a slow reader holds up nothing.
@@ -173,11 +173,11 @@ impl ExportQuestion {
 }
 
 impl Pieces<'_> {
-    /// The heads, each span once.
+    /// The heads, each span once; their memory is given back as they are through.
     fn heads(&mut self, heads: Vec<HeadPart>) -> ControlFlow<()> {
         let mut seen: HashSet<SpanKey> = HashSet::new();
-        for batch in heads.iter().flat_map(|head| &head.batches) {
-            self.add(batch, &mut |span| seen.insert(span.key()))?;
+        for batch in heads.into_iter().flat_map(|head| head.batches) {
+            self.add(&batch, &mut |span| seen.insert(span.key()))?;
         }
         ControlFlow::Continue(())
     }
