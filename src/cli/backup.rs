@@ -53,22 +53,21 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<ExitCode> {
 
 fn report(data_dir: &Path, to: &Path, outcome: &BackupOutcome) -> String {
     let list = &outcome.list;
-    let mut text = format!(
-        "{} is backed up in {}: {}\n{} copied now, {} there already\nevery span acknowledged before {} is in it\n",
-        data_dir.display(),
-        to.display(),
-        summary(list),
-        HumanBytes(outcome.copied_bytes),
-        counted(outcome.kept, "partition"),
-        list.began,
-    );
-    for name in &outcome.left {
-        text.push_str(&format!("left by retention meanwhile, not in it: {name}\n"));
-    }
-    for name in &outcome.unlisted {
-        text.push_str(&format!("no longer in the data directory, still in {}, not listed: {name}\n", to.display()));
-    }
-    text
+    let to = to.display();
+    let mut lines = vec![
+        format!("{} is backed up in {to}: {}", data_dir.display(), summary(list)),
+        format!(
+            "{} copied now, {} there already",
+            HumanBytes(outcome.copied_bytes),
+            counted(outcome.kept, "partition")
+        ),
+        format!("every span acknowledged before {} is in it", list.began),
+    ];
+    let left = |name: &String| format!("left by retention meanwhile, not in it: {name}");
+    let unlisted = |name: &String| format!("no longer in the data directory, still in {to}, not listed: {name}");
+    lines.extend(outcome.left.iter().map(left));
+    lines.extend(outcome.unlisted.iter().map(unlisted));
+    lines.join("\n") + "\n"
 }
 
 fn summary(list: &BackupList) -> String {

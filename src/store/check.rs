@@ -13,6 +13,7 @@ use crate::model::{Span, SpanKey, TraceId};
 
 use super::copying::{Progress, files_below, hash_file};
 use super::files::{self, DirLock};
+use super::retention::DROP_SUFFIX;
 use super::seal::{Tally, recount, verify};
 use super::{Manifest, OpenPartition, Partition, StoreConfig, StoreError};
 
@@ -94,7 +95,7 @@ impl IdleDir {
 
     /// What an interrupted step left and the next start finishes, by path.
     pub fn leftovers(&self) -> Vec<String> {
-        let is_left = |name: &&String| name.ends_with(".drop") || name.ends_with(".draft");
+        let is_left = |name: &&String| name.ends_with(DROP_SUFFIX) || name.ends_with(files::DRAFT_SUFFIX);
         let mut left: Vec<String> = files::entry_names(&self.path).iter().filter(is_left).cloned().collect();
         let partitions = files::entry_names(&self.path.join("partitions"));
         left.extend(partitions.iter().filter(is_left).map(|name| format!("partitions/{name}")));

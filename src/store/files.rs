@@ -9,6 +9,8 @@ use super::StoreError;
 
 /// What this program writes and reads.
 const FORMAT: &str = "spandrel 1\n";
+/// A file that is being written by `write_durably`; after a crash it is nothing.
+pub(super) const DRAFT_SUFFIX: &str = ".draft";
 
 fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_path_buf();

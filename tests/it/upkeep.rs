@@ -96,7 +96,7 @@ fn sealed(dir: &Path) -> Vec<PathBuf> {
 fn wait_until(what: &str, done: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it took more than a minute: {what}");
+        assert!(began.elapsed() < Duration::from_mins(1), "it took more than a minute: {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
@@ -149,14 +149,14 @@ fn rounds() -> usize {
 
 /// Sends until told to stop; what was acknowledged is noted at once. The first spans are old enough to leave by
 /// retention while the others come: those are of tomorrow, so that none of them does.
-fn keep_sending(server: &ChildServer, dir: &Path, acknowledged: &Mutex<Ids>, stop: &AtomicBool) {
+fn keep_sending(server: &ChildServer, dir: &Path, acknowledged: &Mutex<Ids>, enough: &AtomicBool) {
     let mut shop = Shop::new(25);
     let tomorrow = UnixNanos(now().0).saturating_add(DurationNanos::from_secs(60 * 60 * 12));
     send(server, &requests(&mut shop, 20, now()));
     wait_until("the old spans have a partition for themselves", || 1 < partitions(dir).len());
     block_on(async {
         let mut client = grpc(server.otlp_grpc.parse().expect("an address")).await;
-        while !stop.load(Ordering::SeqCst) {
+        while !enough.load(Ordering::SeqCst) {
             for request in requests(&mut shop, 3, tomorrow) {
                 if client.export(request.clone()).await.is_ok() {
                     acknowledged.lock().expect("no panic").extend(ids(&as_data(&[request])));

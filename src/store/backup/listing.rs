@@ -83,9 +83,9 @@ impl BackupList {
         let mut list = Self::default();
         for line in lines {
             match line.split_once(' ')? {
-                ("program", program) => list.program = program.to_owned(),
-                ("began", began) => list.began = began.to_owned(),
-                ("format", format) => list.format = format.to_owned(),
+                ("program", program) => program.clone_into(&mut list.program),
+                ("began", began) => began.clone_into(&mut list.began),
+                ("format", format) => format.clone_into(&mut list.format),
                 ("partition", partition) => list.partitions.push(parse_partition(partition)?),
                 ("file", file) => list.files.push(manifest::parse_file(file)?),
                 _ => return None,

@@ -312,7 +312,7 @@ impl Work<'_> {
 
     /// What else lies in the data directory, FORMAT last.
     fn others(&mut self, data_dir: &Path, to: &Path) -> Result<(), StoreError> {
-        let passed_over = |name: &String| PASSED_OVER.contains(&name.as_str()) || name.ends_with(".draft");
+        let passed_over = |name: &String| PASSED_OVER.contains(&name.as_str()) || name.ends_with(files::DRAFT_SUFFIX);
         let mut names: Vec<String> = files::entry_names(data_dir);
         names.retain(|name| !passed_over(name));
         names.sort_by_key(|name| name == "FORMAT");
