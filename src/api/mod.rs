@@ -27,8 +27,12 @@ use crate::ingest::Ingest;
 use crate::query::{Query, QueryError};
 use crate::telemetry::Counters;
 
+pub use params::parse_time;
+
 /// Questions answered at once; the next ones wait.
 const QUERIES_AT_ONCE: usize = 20;
+/// Exports at once; each keeps a thread as long as its client reads.
+const EXPORTS_AT_ONCE: usize = 2;
 
 /// What every door needs.
 #[derive(Clone, Debug)]
@@ -37,13 +41,21 @@ pub struct Doors {
     query: Arc<Query>,
     counters: Arc<Counters>,
     query_slots: Arc<Semaphore>,
+    export_slots: Arc<Semaphore>,
     body_bytes_max: usize,
 }
 
 impl Doors {
     /// `body_bytes_max` bounds a request as received and again after inflation.
     pub fn new(ingest: Arc<Ingest>, query: Arc<Query>, counters: Arc<Counters>, body_bytes_max: usize) -> Self {
-        Self { ingest, query, counters, query_slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)), body_bytes_max }
+        Self {
+            ingest,
+            query,
+            counters,
+            query_slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
+            export_slots: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
+            body_bytes_max,
+        }
     }
 
     /// OTLP over gRPC (port 4317).

@@ -55,7 +55,7 @@ impl Params {
 }
 
 /// RFC 3339; unix time in s (up to 10 digits, fractions allowed), ms (13), us (16) or ns (more); `now`; `-15m`.
-fn parse_time(text: &str, now: UnixNanos) -> Option<UnixNanos> {
+pub fn parse_time(text: &str, now: UnixNanos) -> Option<UnixNanos> {
     if text == "now" {
         return Some(now);
     }

@@ -43,11 +43,18 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let message = serde_json::from_str::<serde_json::Value>(&body)
-            .ok()
-            .and_then(|error| Some(error.get("error")?.as_str()?.to_owned()))
-            .unwrap_or(body);
-        bail!("{message}");
+        bail!("{}", error_of(body));
+    }
+
+    /// The body of a successful answer as it comes, however long that takes.
+    pub(super) fn stream(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<impl std::io::Read + use<>> {
+        let request = self.agent.get(self.url(path)).query_pairs(query.iter().copied());
+        let patient = request.config().timeout_global(None).timeout_recv_response(Some(ANSWER_WITHIN)).build();
+        let mut response = patient.call().with_context(|| self.unreachable())?;
+        if response.status().is_success() {
+            return Ok(response.into_body().into_reader());
+        }
+        bail!("{}", error_of(response.body_mut().read_to_string()?));
     }
 
     /// Sends a body; every status is an answer.
@@ -63,4 +70,12 @@ impl Client {
     fn unreachable(&self) -> String {
         format!("no answer from {}; is `spandrel serve` running there?", self.url)
     }
+}
+
+/// The server's own words.
+fn error_of(body: String) -> String {
+    serde_json::from_str::<serde_json::Value>(&body)
+        .ok()
+        .and_then(|error| Some(error.get("error")?.as_str()?.to_owned()))
+        .unwrap_or(body)
 }

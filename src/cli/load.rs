@@ -4,13 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use indicatif::{HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar};
 
 use super::client::Client;
+use super::data_dir::bytes_bar;
+use super::otlp_file::next_field;
 use super::print;
 
 /// A server that is starting or overloaded is asked again this often.
 const ATTEMPTS_MAX: u32 = 20;
+
+/// A protobuf file is sent in requests of about this size.
+const REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Flags of `load`.
 #[derive(clap::Args, Debug)]
@@ -34,8 +39,7 @@ struct Totals {
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.url);
     let bytes = args.files.iter().map(|file| Ok(std::fs::metadata(file)?.len())).sum::<std::io::Result<u64>>();
-    let bar = ProgressBar::new(bytes.context("cannot read the files")?);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {wide_msg}")?);
+    let bar = bytes_bar(bytes.context("cannot read the files")?)?;
     let mut totals = Totals::default();
     for file in &args.files {
         bar.set_message(file.display().to_string());
@@ -51,8 +55,10 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<()> {
 fn load(client: &Client, file: &Path, bar: &ProgressBar, totals: &mut Totals) -> anyhow::Result<()> {
     let content = std::fs::read(file)?;
     if !looks_like_json(&content) {
-        send(client, "application/x-protobuf", &content, totals)?;
-        bar.inc(content.len() as u64);
+        for request in requests(&content) {
+            send(client, "application/x-protobuf", request, totals)?;
+            bar.inc(request.len() as u64);
+        }
         return Ok(());
     }
     if serde_json::from_slice::<serde::de::IgnoredAny>(&content).is_ok() {
@@ -67,6 +73,27 @@ fn load(client: &Client, file: &Path, bar: &ProgressBar, totals: &mut Totals) ->
         bar.inc(line.len() as u64);
     }
     Ok(())
+}
+
+/// A message cut between its resources into requests of some MiB; as a whole when it is none: the server says why.
+fn requests(content: &[u8]) -> Vec<&[u8]> {
+    let (mut requests, mut from, mut rest) = (Vec::new(), content, content);
+    loop {
+        match next_field(&mut rest) {
+            Ok(Some(_)) if from.len() - rest.len() < REQUEST_BYTES => {}
+            Ok(more) => {
+                let (request, behind) = from.split_at(from.len() - rest.len());
+                if !request.is_empty() {
+                    requests.push(request);
+                }
+                from = behind;
+                if more.is_none() {
+                    return requests;
+                }
+            }
+            Err(_) => return vec![content],
+        }
+    }
 }
 
 /// An OTLP protobuf request begins with the tag 0x0a, a JSON one with a brace.

@@ -1,9 +1,14 @@
 //! The command line: what a person or a script types.
 
 mod ask;
+mod backup;
+mod check;
 mod client;
+mod data_dir;
 mod demo;
+mod export;
 mod load;
+mod otlp_file;
 pub mod render;
 pub mod serve;
 pub mod shop;
@@ -53,6 +58,27 @@ enum Command {
     Services(ask::ServicesArgs),
     /// Send files of OTLP spans (JSON, JSON lines or protobuf) to a server
     Load(load::LoadArgs),
+    /// Write stored spans as OTLP JSON lines or protobuf, for `load` and every other reader of OTLP
+    ///
+    /// From a running server, or with --data-dir from a directory that no server uses. A span comes once per place where
+    /// it is stored: twice only if it was sent in two requests that lie in two blocks. What could not be read is said on
+    /// stderr, and the exit code is 1.
+    Export(export::ExportArgs),
+    /// Verify a data directory: checksums, counts, index and histograms against the spans, journals
+    ///
+    /// The server has to be stopped; a backup can be checked at any time. Nothing is moved without --repair, and never
+    /// is anything deleted. A database is opened as every start opens it, and a sealed one only when its files are what
+    /// was sealed. The exit code is 0 when everything is sound, 1 when something is damaged (also when it was moved), 2
+    /// when it could not be checked.
+    Check(check::CheckArgs),
+    /// Copy a data directory, also while its server runs
+    ///
+    /// Every span that was acknowledged before the start is in the backup, unless retention removed it meanwhile. Into a
+    /// directory with an earlier backup only what is new is copied. Until the file BACKUP is there, the last one
+    /// written, it is no backup. The exit code is 1 when parts of the data directory are damaged: the rest is copied.
+    Backup(backup::BackupArgs),
+    /// Make a data directory of a backup, verifying every byte
+    Restore(backup::RestoreArgs),
     /// Print a completion script for your shell
     Completions {
         /// For which shell
@@ -64,25 +90,28 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(&cli);
+    let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match &cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Demo(args) => demo::run(args),
-        Command::P99(args) => ask::percentile(args),
-        Command::Trace(args) => ask::trace(args),
-        Command::Services(args) => ask::services(args),
-        Command::Load(args) => load::run(args),
+        Command::Serve(args) => done(serve::run(args)),
+        Command::Demo(args) => done(demo::run(args)),
+        Command::P99(args) => done(ask::percentile(args)),
+        Command::Trace(args) => done(ask::trace(args)),
+        Command::Services(args) => done(ask::services(args)),
+        Command::Load(args) => done(load::run(args)),
+        Command::Export(args) => export::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => done(backup::restore(args)),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "spandrel", &mut std::io::stdout());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("spandrel: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("spandrel: {error:#}");
+        let unchecked = matches!(cli.command, Command::Check(_));
+        if unchecked { ExitCode::from(check::NOT_CHECKED) } else { ExitCode::FAILURE }
+    })
 }
 
 fn start_logging(cli: &Cli) {
@@ -96,6 +125,11 @@ fn start_logging(cli: &Cli) {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),
     }
+}
+
+/// "1 block", "2 blocks".
+fn counted(n: usize, what: &str) -> String {
+    format!("{} {what}{}", indicatif::HumanCount(n as u64), if n == 1 { "" } else { "s" })
 }
 
 /// Writes an answer to stdout. A reader that went away (`| head`) is no error.

@@ -11,6 +11,7 @@
 mod disk;
 mod record;
 mod recover;
+mod scan;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod tests;
 pub use disk::{Disk, RealDisk, SegmentFile};
 pub use record::{BodyHash, RecordHeader, RecordLabel};
 pub use recover::{Damage, Recovered, Visit, first_record, recover};
+pub use scan::{CopiedSegment, Scanned, copy, scan};
 pub use segment::{Committed, Durability, Journal, JournalConfig};
 
 use std::path::PathBuf;
@@ -48,6 +50,14 @@ pub enum JournalError {
     /// A file of the journal cannot be read.
     #[error("cannot read the journal file {path}")]
     Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The copy of a segment cannot be written.
+    #[error("cannot write {path}")]
+    Copy {
         /// The file.
         path: PathBuf,
         /// What the system said.

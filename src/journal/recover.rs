@@ -116,7 +116,7 @@ fn walk_headers(path: &Path, found: &mut Recovered, visit: Visit<'_>) -> Result<
     Ok(true)
 }
 
-fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
+pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: dir.to_path_buf(), source };
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -129,7 +129,7 @@ fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
 }
 
 /// Visits the whole records of one segment and returns where they lie.
-fn read_segment(
+pub(super) fn read_segment(
     path: &Path,
     bytes: &[u8],
     covered: u64,
@@ -173,8 +173,7 @@ fn read_segment(
     }
     if let Some(start) = damaged_from {
         let rest = bytes.get(start..).unwrap_or_default();
-        let torn = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        found.torn_bytes += torn as u64;
+        found.torn_bytes += without_zeros(rest).len() as u64;
     }
     Ok(whole)
 }
@@ -191,8 +190,18 @@ fn whole_record(bytes: &[u8], at: usize) -> Option<(RecordHeader, &[u8])> {
 }
 
 fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
-    let rest = bytes.get(from..)?;
+    let rest = without_zeros(bytes.get(from..)?);
     rest.windows(RECORD_MAGIC.len()).position(|window| window == RECORD_MAGIC).map(|at| from + at)
+}
+
+/// The bytes up to the last one that is not zero. The unused end of a segment is long: it is passed by in pages.
+pub(super) fn without_zeros(mut bytes: &[u8]) -> &[u8] {
+    const PAGE: [u8; 4096] = [0; 4096];
+    while let Some(front) = bytes.strip_suffix(&PAGE) {
+        bytes = front;
+    }
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.get(..end).unwrap_or_default()
 }
 
 /// Copies the whole records of segment `no` into segment `no + 1`, makes it durable, then removes `no`.

@@ -3,6 +3,7 @@
 
 mod contributions;
 mod exemplars;
+mod export;
 mod percentile;
 mod services;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use crate::telemetry::Counters;
 pub use crate::latency::{Quantile, QuantileOutOfRange};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
+pub use export::{ExportFormat, ExportQuestion, Exported};
 pub use percentile::{PercentileAnswer, PercentileQuestion, QuantileRow};
 pub use services::ServiceRow;
 pub use trace::TraceAnswer;

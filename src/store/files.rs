@@ -9,6 +9,8 @@ use super::StoreError;
 
 /// What this program writes and reads.
 const FORMAT: &str = "spandrel 1\n";
+/// A file that is being written by `write_durably`; after a crash it is nothing.
+pub(super) const DRAFT_SUFFIX: &str = ".draft";
 
 fn file_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_path_buf();
@@ -60,6 +62,14 @@ pub(super) fn check_format(data_dir: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_durably(&path, FORMAT.as_bytes()),
         Err(error) => Err(file_error("read", &path)(error)),
     }
+}
+
+/// What the format file of an existing data directory says, if this program reads it. Nothing is written.
+pub(super) fn known_format(data_dir: &Path) -> Result<String, StoreError> {
+    if !data_dir.join("FORMAT").exists() {
+        return Err(StoreError::NoDataDir { path: data_dir.to_path_buf() });
+    }
+    check_format(data_dir).map(|()| FORMAT.trim().to_owned())
 }
 
 /// Writes a whole file so that after a crash it is there complete or not at all.

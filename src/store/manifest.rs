@@ -16,13 +16,13 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
 use crate::block::ServiceCount;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
 use super::StoreError;
+use super::copying::hash_file;
 
 const FIRST_LINE: &str = "spandrel-sealed 1";
 
@@ -70,7 +70,9 @@ impl Manifest {
         let has_len = |(bytes, _, path): &(u64, u64, String)| {
             fs::metadata(dir.join(path)).is_ok_and(|metadata| metadata.len() == *bytes)
         };
-        let is_same = |file: &(u64, u64, String)| hash_file(dir, &dir.join(&file.2)).is_ok_and(|found| found == *file);
+        let is_same = |(bytes, hash, path): &(u64, u64, String)| {
+            hash_file(&dir.join(path), &mut |_| {}).is_ok_and(|found| found == (*bytes, *hash))
+        };
         !(self.files.iter().all(has_len) && self.files.iter().all(is_same))
     }
 
@@ -84,19 +86,15 @@ impl Manifest {
             let (spans, last_seen, max) = (service.spans, service.last_seen.0, service.max_latency.0);
             let _infallible = writeln!(text, "service {spans} {last_seen} {max} {namespace} {name}");
         }
-        for (bytes, hash, path) in &self.files {
-            let _infallible = writeln!(text, "file {bytes} {hash:016x} {path}");
-        }
-        let checksum = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
-        let _infallible = writeln!(text, "checksum {checksum:016x}");
-        text
+        write_files(&mut text, &self.files);
+        with_checksum(text)
     }
 
     /// Refuses a manifest that is whole, but of another version.
     pub(super) fn check_version(dir: &Path) -> Result<(), StoreError> {
         let path = dir.join("SEALED");
         let text = fs::read_to_string(&path).unwrap_or_default();
-        match whole(&text).and_then(|body| body.lines().next()) {
+        match without_checksum(&text).and_then(|body| body.lines().next()) {
             Some(found) if found != FIRST_LINE => {
                 Err(StoreError::UnknownFormat { path, found: found.to_owned(), known: FIRST_LINE })
             }
@@ -106,7 +104,7 @@ impl Manifest {
 
     /// `None` when the text is not whole.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut lines = whole(text)?.lines();
+        let mut lines = without_checksum(text)?.lines();
         if lines.next()? != FIRST_LINE {
             return None;
         }
@@ -120,12 +118,7 @@ impl Manifest {
                 "min_time_unix_nano" => manifest.min_time = UnixNanos(value.parse().ok()?),
                 "max_time_unix_nano" => manifest.max_time = UnixNanos(value.parse().ok()?),
                 "service" => manifest.services.push(parse_service(value)?),
-                "file" => {
-                    let mut fields = value.splitn(3, ' ');
-                    let bytes = fields.next()?.parse().ok()?;
-                    let hash = u64::from_str_radix(fields.next()?, 16).ok()?;
-                    manifest.files.push((bytes, hash, fields.next()?.to_owned()));
-                }
+                "file" => manifest.files.push(parse_file(value)?),
                 _ => return None,
             }
         }
@@ -133,11 +126,34 @@ impl Manifest {
     }
 }
 
-/// The lines in front of the checksum, if it is right.
-fn whole(text: &str) -> Option<&str> {
+/// One `file` line each: bytes, XXH3-64, path.
+pub(super) fn write_files(text: &mut String, files: &[(u64, u64, String)]) {
+    for (bytes, hash, path) in files {
+        let _infallible = writeln!(text, "file {bytes} {hash:016x} {path}");
+    }
+}
+
+/// A `file` line without its first word.
+pub(super) fn parse_file(line: &str) -> Option<(u64, u64, String)> {
+    let mut fields = line.splitn(3, ' ');
+    let bytes = fields.next()?.parse().ok()?;
+    let hash = u64::from_str_radix(fields.next()?, 16).ok()?;
+    Some((bytes, hash, fields.next()?.to_owned()))
+}
+
+/// The text with a last line that speaks for all others.
+pub(super) fn with_checksum(mut text: String) -> String {
+    let checksum = xxhash_rust::xxh3::xxh3_64(text.as_bytes());
+    let _infallible = writeln!(text, "checksum {checksum:016x}");
+    text
+}
+
+/// The lines in front of the last one; `None` when that does not speak for them.
+pub(super) fn without_checksum(text: &str) -> Option<&str> {
     let (body, checksum) = text.trim_end().rsplit_once('\n')?;
     let checksum = u64::from_str_radix(checksum.strip_prefix("checksum ")?, 16).ok()?;
-    (xxhash_rust::xxh3::xxh3_64(format!("{body}\n").as_bytes()) == checksum).then_some(body)
+    let with_end = text.get(..=body.len())?;
+    (xxhash_rust::xxh3::xxh3_64(with_end.as_bytes()) == checksum).then_some(body)
 }
 
 fn parse_service(line: &str) -> Option<ServiceCount> {
@@ -175,22 +191,6 @@ fn unescape(escaped: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Bytes, hash and path of one file, the path taken from `root`. Read in pieces: a database may be larger than the memory
-/// that is to be used.
-pub(super) fn hash_file(root: &Path, path: &Path) -> Result<(u64, u64, String), StoreError> {
-    let unreadable = |source| StoreError::File { action: "read", path: path.to_path_buf(), source };
-    let mut file = fs::File::open(path).map_err(unreadable)?;
-    let (mut hasher, mut bytes, mut piece) = (xxhash_rust::xxh3::Xxh3::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut piece).map_err(unreadable)?;
-        let Some(read) = piece.get(..read).filter(|read| !read.is_empty()) else { break };
-        hasher.update(read);
-        bytes += read.len() as u64;
-    }
-    let shown = path.strip_prefix(root).unwrap_or(path).display().to_string();
-    Ok((bytes, hasher.digest(), shown))
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@
 //! A span is either in the head or in a block, never in both and never in neither: a `Snapshot` is taken under one
 //! lock. Deliberately absent: decoding, the journal, threads, async.
 
+mod backup;
+mod check;
 mod checkpoint;
+mod copying;
 mod duplicates;
 mod engine;
 mod files;
@@ -42,7 +45,12 @@ use crate::clock::Clock;
 use crate::model::{DurationNanos, SpanBatch, UnixNanos};
 use crate::telemetry::Counters;
 
+pub use backup::{
+    BackupList, BackupOutcome, BackupPartition, CopiedJournal, CopyJournal, backup, restore, source_bytes,
+};
+pub use check::{DatabaseReport, IdleDir, IdlePartition, Standing};
 pub use checkpoint::Checkpointed;
+pub use copying::Progress;
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
@@ -154,6 +162,50 @@ pub enum StoreError {
         /// The partition.
         path: PathBuf,
     },
+    /// There is no data directory to read.
+    #[error("{path} is no data directory, it has no file FORMAT; pass the --data-dir of the server, or a backup")]
+    NoDataDir {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A directory that a backup must not be written into.
+    #[error("{path} {what}; back up into a new directory, or into one that holds an earlier backup")]
+    Foreign {
+        /// As given.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A partition changed at every look while it was copied.
+    #[error("{path} does not hold still ({what}); is the server starting over and over? try again")]
+    Restless {
+        /// The partition.
+        path: PathBuf,
+        /// What was seen last.
+        what: String,
+    },
+    /// What is to be restored is no finished backup.
+    #[error("{path} is not a finished backup, it has no whole file BACKUP; run `spandrel backup` into it again")]
+    UnfinishedBackup {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Something is there already.
+    #[error("{path} is not empty; {remedy}")]
+    NotEmpty {
+        /// As given.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file of a backup is not what was written, or not what this version reads.
+    #[error("{path} differs: {what}")]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        what: String,
+    },
     /// A partition does not hold what its blocks say.
     #[error("{path} failed verification: {what}; its journal is kept")]
     Unverified {
@@ -174,7 +226,13 @@ impl StoreError {
             | Self::UnknownFormat { .. }
             | Self::File { .. }
             | Self::Removed { .. }
-            | Self::Replaced { .. } => false,
+            | Self::Replaced { .. }
+            | Self::NoDataDir { .. }
+            | Self::Foreign { .. }
+            | Self::Restless { .. }
+            | Self::UnfinishedBackup { .. }
+            | Self::NotEmpty { .. }
+            | Self::Differs { .. } => false,
         }
     }
 }

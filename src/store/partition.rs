@@ -51,7 +51,7 @@ const CLOSE_TRIES: u32 = 200;
 const CLOSE_WAIT: Duration = Duration::from_millis(50);
 
 /// What end of a quarantined database's name says that its journal replaced it.
-const REBUILT_SUFFIX: &str = "-store";
+pub(super) const REBUILT_SUFFIX: &str = "-store";
 
 /// Who has the database open. sled opens its files once only, so a question that outlives `held` lends its own.
 #[derive(Debug, Default)]
@@ -436,7 +436,7 @@ impl OpenPartition {
     }
 
     /// Reads every header and filter.
-    fn all_blocks_readable(&self) -> Result<(), StoreError> {
+    pub(super) fn all_blocks_readable(&self) -> Result<(), StoreError> {
         self.block_numbers().try_for_each(|block_no| self.readable_block(block_no).map(drop))
     }
 
@@ -539,6 +539,14 @@ impl OpenPartition {
             let rows: Vec<u32> = block.rows_of_trace(sections, trace)?.take(spans_max).collect();
             if rows.is_empty() { Ok(SpanBatch::default()) } else { block.spans(sections, &rows) }
         })
+    }
+
+    /// The rows of a trace in one block, as its index leads to them.
+    ///
+    /// # Errors
+    /// `Block`.
+    pub(super) fn rows_of_trace(&self, block_no: u64, trace: TraceId) -> Result<Range<u32>, StoreError> {
+        self.with_block(block_no, |block, sections| block.rows_of_trace(sections, trace))
     }
 
     /// Calls `each(row, series, start, latency)` for every span of a block with a latency in `within`, until it

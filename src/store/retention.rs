@@ -9,7 +9,7 @@ use crate::model::UnixNanos;
 use super::partition::Gone;
 use super::{Partition, Store, StoreError, files};
 
-const DROP_SUFFIX: &str = ".drop";
+pub(super) const DROP_SUFFIX: &str = ".drop";
 
 impl Store {
     /// Removes sealed partitions that are older than the retention, and the oldest ones while all partitions together

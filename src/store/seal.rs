@@ -10,13 +10,13 @@ use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
-use super::manifest::hash_file;
+use super::copying::hash_file;
 use super::pack::{self, PackWriter};
 use super::pages::{Kind, Pages, Place};
 use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files, trace_index};
 
 /// Count and exact sum of the latencies in one slot of one series.
-type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
+pub(super) type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
 
 impl Store {
     /// Seals a partition that nothing is written to any more: all its spans are in blocks.
@@ -40,7 +40,8 @@ impl Store {
         let mut manifest = verify(&sealed, partition)?;
         trace_index::write(partition.dir(), &sealed)?;
         for name in [pack::FILE_NAME, trace_index::FILE_NAME] {
-            manifest.files.push(hash_file(partition.dir(), &partition.dir().join(name))?);
+            let (bytes, hash) = hash_file(&partition.dir().join(name), &mut |_| {})?;
+            manifest.files.push((bytes, hash, name.to_owned()));
         }
         files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
         Ok(manifest)
@@ -61,7 +62,7 @@ fn pack(growing: &OpenPartition, dir: &Path) -> Result<(), StoreError> {
 }
 
 /// Every page's checksum, every count, and the histograms against a recount of the spans.
-fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
+pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Manifest, StoreError> {
     let differs = |what: String| StoreError::Unverified { path: partition.dir().to_path_buf(), what };
     open.pages.verify_pages()?;
     let checkpoint = open.checkpoint();
@@ -106,7 +107,7 @@ fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
 }
 
 /// Counts and sums from the columns.
-fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
+pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
     let mut tally = Tally::new();
     for (block_no, block) in open.blocks(u64::MAX) {
         let Some(block) = block else { continue };

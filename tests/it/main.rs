@@ -14,3 +14,4 @@ mod native;
 mod quantiles;
 mod support;
 mod tempo;
+mod upkeep;

@@ -1,6 +1,7 @@
 //! `/spandrel/v1`: our own API, for the CLI, scripts and pages. JSON; nanosecond times are strings, durations numbers.
 
 mod answers;
+mod export;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
@@ -33,6 +34,7 @@ pub(super) fn router() -> Router<Doors> {
         .route("/spandrel/v1/percentile", get(percentile))
         .route("/spandrel/v1/traces/{id}", get(trace))
         .route("/spandrel/v1/status", get(status))
+        .route("/spandrel/v1/export", get(export::export))
 }
 
 /// Why there is no answer, as JSON.
