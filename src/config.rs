@@ -67,7 +67,7 @@ pub struct RawConfig {
     /// Age at which a partition is sealed [default: 1h]
     #[arg(long, env = "SPANDREL_PARTITION_AGE", value_name = "DURATION")]
     pub partition_age: Option<String>,
-    /// Size at which a partition is sealed [default: 2GiB]
+    /// Size of its blocks at which a partition is sealed [default: 256MiB]
     #[arg(long, env = "SPANDREL_PARTITION_SIZE", value_name = "SIZE")]
     pub partition_size: Option<String>,
     /// Pad 64-bit trace ids with zeros instead of rejecting their spans [default: false]
@@ -256,7 +256,7 @@ impl RawConfig {
             checkpoint_bytes: bytes(memory.head),
             checkpoint_interval: duration("checkpoint-interval", self.checkpoint_interval.as_deref(), "1m")?,
             partition_age_max: duration("partition-age", self.partition_age.as_deref(), "1h")?,
-            partition_bytes_max: size("partition-size", self.partition_size.as_deref(), 2 * GIB)?,
+            partition_bytes_max: size("partition-size", self.partition_size.as_deref(), 256 * MIB)?,
             journal_segment_bytes: 64 * MIB,
         };
         let store = StoreConfig {
@@ -370,7 +370,7 @@ mod tests {
         let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
         assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
         assert_eq!(config.store.disk_bytes_max, GIB);
-        assert_eq!(config.ingest.partition_bytes_max, 2 * GIB);
+        assert_eq!(config.ingest.partition_bytes_max, 256 * MIB);
     }
 
     #[test]
