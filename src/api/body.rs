@@ -14,6 +14,8 @@ use super::refusal::BodyError;
 const STEP_BYTES: usize = 64 * 1024;
 /// A client that sends nothing for this long is given up.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// A decoded request takes about twice its bytes: the bytes themselves, and tables that point into them.
+const DECODED_PER_BYTE: usize = 2;
 /// zstd window: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -68,7 +70,7 @@ pub(super) async fn read(
     Ok((bytes, permit))
 }
 
-/// Inflates under the same limit, raising the permit as the result grows.
+/// Inflates under the same limit, raising the permit as the result grows, and at the end to what decoding will take.
 pub(super) async fn inflate(
     bytes: Vec<u8>,
     coding: Coding,
@@ -78,7 +80,10 @@ pub(super) async fn inflate(
 ) -> Result<Vec<u8>, BodyError> {
     let received = bytes.len();
     let (name, mut reader): (_, Box<dyn Read + Send>) = match coding {
-        Coding::Identity => return Ok(bytes),
+        Coding::Identity => {
+            budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
+            return Ok(bytes);
+        }
         // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
         Coding::Gzip | Coding::Deflate | Coding::Zstd if bytes.is_empty() => return Ok(bytes),
         Coding::Gzip => ("gzip", Box::new(flate2::read::MultiGzDecoder::new(std::io::Cursor::new(bytes)))),
@@ -96,6 +101,7 @@ pub(super) async fn inflate(
             return Err(BodyError::TooLarge { limit });
         }
         if read == 0 {
+            budget.raise(permit, inflated.len() * DECODED_PER_BYTE).await?;
             return Ok(inflated);
         }
     }

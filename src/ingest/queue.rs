@@ -126,6 +126,7 @@ impl Budget {
     /// # Errors
     /// `Overloaded` when others hold too much.
     pub async fn admit(&self, bytes: usize) -> Result<Permit, ExportError> {
+        let bytes = bytes.min(self.bytes_max);
         Ok(Permit { held: self.acquire(bytes).await?, bytes })
     }
 
@@ -134,6 +135,8 @@ impl Budget {
     /// # Errors
     /// `Overloaded` when others hold too much.
     pub async fn raise(&self, permit: &mut Permit, bytes: usize) -> Result<(), ExportError> {
+        // More than the whole budget could never be had: the request gets all there is and waits for the others.
+        let bytes = bytes.min(self.bytes_max);
         if permit.bytes < bytes {
             permit.held.merge(self.acquire(bytes - permit.bytes).await?);
             permit.bytes = bytes;
@@ -143,8 +146,7 @@ impl Budget {
 
     async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ExportError> {
         let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--memory)" };
-        // More than the whole budget could never be had: the request gets all there is and waits for the others.
-        let permits = bytes.min(self.bytes_max).div_ceil(PERMIT_BYTES).max(1);
+        let permits = bytes.div_ceil(PERMIT_BYTES).max(1);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let acquire = Arc::clone(&self.permits).acquire_many_owned(permits);
         match tokio::time::timeout(PERMIT_WITHIN, acquire).await {
