@@ -37,15 +37,25 @@ pub(crate) struct Contexts<'a> {
     pub(crate) scopes: RowIds<'a>,
     /// Runs of rows of one trace.
     pub(crate) traces: RowIds<'a>,
+    /// Row of each row's parent, `NO_ROW` without one in the group; empty where it is not known yet.
+    pub(crate) parents: &'a [u16],
 }
 
 impl<'a> Contexts<'a> {
     pub(crate) const NONE: Self =
-        Self { owners: None, series: RowIds::NONE, scopes: RowIds::NONE, traces: RowIds::NONE };
+        Self { owners: None, series: RowIds::NONE, scopes: RowIds::NONE, traces: RowIds::NONE, parents: &[] };
 
     /// The same rows for a column that has values only for `owners`.
     pub(crate) fn of(self, owners: &'a [u16]) -> Self {
         Self { owners: Some(owners), ..self }
+    }
+
+    /// The row that a value is of.
+    pub(crate) fn row(&self, idx: usize) -> Option<u16> {
+        match self.owners {
+            Some(owners) => owners.get(idx).copied(),
+            None => u16::try_from(idx).ok(),
+        }
     }
 
     fn at(&self, table: RowIds<'_>, idx: usize) -> Option<usize> {
@@ -77,23 +87,28 @@ pub(crate) fn put_codes(
     packer: &mut Packer,
 ) {
     let mut best = vec![NONE];
-    put_ints(&mut best, codes, packer);
     // A constant needs no prediction.
-    if 8 < best.len() {
+    if codes.iter().any(|code| Some(code) != codes.first()) {
         let predictions =
             [SERIES, SCOPE, TRACE, PREVIOUS].map(|context| (context, predict(codes, alphabet, context, contexts)));
+        let misses = |predicted: &[u64]| predicted.iter().filter(|code| **code != 0).count();
         let fewest = predictions
             .into_iter()
-            .filter_map(|(context, predicted)| predicted.map(|predicted| (context, predicted)))
-            .min_by_key(|(_, predicted)| predicted.iter().filter(|code| **code != 0).count());
-        if let Some((context, predicted)) = fewest {
+            .filter_map(|(context, predicted)| predicted.map(|predicted| (context, misses(&predicted), predicted)))
+            .min_by_key(|(_, misses, _)| *misses);
+        if let Some((context, misses, predicted)) = fewest {
             let mut form = vec![context];
             put_ints(&mut form, &predicted, packer);
-            if form.len() < best.len() {
-                best = form;
+            if misses * 4 < codes.len() {
+                out.extend_from_slice(&form);
+                return;
             }
+            put_ints(&mut best, codes, packer);
+            out.extend_from_slice(if form.len() < best.len() { &form } else { &best });
+            return;
         }
     }
+    put_ints(&mut best, codes, packer);
     out.extend_from_slice(&best);
 }
 

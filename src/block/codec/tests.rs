@@ -33,8 +33,8 @@ fn ints(values: &[u64]) -> (u8, usize) {
 #[track_caller]
 fn texts(values: &[&[u8]]) -> (u8, usize) {
     let mut out = Vec::new();
-    put_texts(&mut out, values, &mut Packer::new());
-    let read = Texts::read(&mut Reader::new(&out), values.len(), &mut Unpacker::new()).unwrap();
+    put_texts(&mut out, values, &Contexts::NONE, &mut Packer::new());
+    let read = Texts::read(&mut Reader::new(&out), values.len(), &Contexts::NONE, &mut Unpacker::new()).unwrap();
     for (idx, value) in values.iter().enumerate() {
         let mut text = Vec::new();
         read.write(idx, &mut text).unwrap();
@@ -125,7 +125,7 @@ fn a_declared_size_is_not_believed() {
     let mut endless = vec![0];
     endless.extend([0, 0]);
     endless.extend([CONSTANT, 0, 0, 0]);
-    assert!(Texts::read(&mut Reader::new(&endless), usize::MAX, &mut Unpacker::new()).is_ok());
+    assert!(Texts::read(&mut Reader::new(&endless), usize::MAX, &Contexts::NONE, &mut Unpacker::new()).is_ok());
 }
 
 proptest! {
@@ -154,7 +154,7 @@ proptest! {
         let mut unpacker = Unpacker::new();
         let _ints = Ints::read(&mut Reader::new(&bytes), n, &mut unpacker);
         let _numbers = read_numbers(&mut Reader::new(&bytes), n, &Contexts::NONE, &mut unpacker);
-        if let Ok(texts) = Texts::read(&mut Reader::new(&bytes), n, &mut unpacker) {
+        if let Ok(texts) = Texts::read(&mut Reader::new(&bytes), n, &Contexts::NONE, &mut unpacker) {
             let _text = texts.write(n, &mut Vec::new());
         }
     }

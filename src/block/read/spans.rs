@@ -1,7 +1,7 @@
 //! Spans put together again from their columns.
 
 use super::super::Sections;
-use super::super::codec::{Contexts, Ints, Malformed, RowIds, Texts, unzigzag};
+use super::super::codec::{Contexts, Ints, Malformed, NO_ROW, RowIds, Texts, unzigzag};
 use super::super::columns::{self as column, ColumnId, GROUP_ITEMS_MAX, RARE_NUMBERS};
 use super::super::error::BlockError;
 use super::super::header::Header;
@@ -34,6 +34,8 @@ struct Fixed {
     flags: Ints,
     span_ids: Vec<u8>,
     parents: Ints,
+    /// The row of each row's parent, or `NO_ROW`.
+    parent_rows: Vec<u16>,
     raw_parents: Vec<u8>,
     /// Rows with a parent in `raw_parents`.
     raw_parent_rows: Vec<u16>,
@@ -233,6 +235,7 @@ impl Fixed {
             series: RowIds { ids: &self.series, n: header.n_series as usize },
             scopes: RowIds { ids: &self.scopes, n: header.n_scopes as usize },
             traces: RowIds { ids: &self.run_of_row, n: self.run_of_row.len() },
+            parents: &self.parent_rows,
         }
     }
 
@@ -249,10 +252,7 @@ impl Fixed {
                 let at = self.raw_parent_rows.binary_search(&owner).map_err(|_| MISSING)?;
                 nth(&self.raw_parents, at).map(SpanId).ok_or(MISSING)
             }
-            code => {
-                let parent = (row as u64).wrapping_sub(unzigzag(code - 2));
-                usize::try_from(parent).ok().and_then(|parent| nth(&self.span_ids, parent)).map(SpanId).ok_or(MISSING)
-            }
+            code => nth(&self.span_ids, parent_row(row, code).ok_or(MISSING)?).map(SpanId).ok_or(MISSING),
         }
     }
 }
@@ -286,7 +286,12 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
     let scopes = group.ids(column::SCOPE, header.n_scopes, known)?;
     let rows = Contexts { scopes: RowIds { ids: &scopes, n: header.n_scopes as usize }, ..known };
     let parents = group.numbers(column::PARENT, n, rows)?;
+    let parents = Ints::Values(parents.into_values(n));
     let raw_parent_rows = rows_where(n, |row| parents.get(row) == 1);
+    let parent_rows = (0..n).map(|row| {
+        let parent = parent_row(row, parents.get(row)).filter(|parent| *parent < n);
+        parent.and_then(|parent| u16::try_from(parent).ok()).unwrap_or(NO_ROW)
+    });
     let (event_ends, event_rows) = items(group, column::EVENT_COUNT, rows)?;
     let (link_ends, link_rows) = items(group, column::LINK_COUNT, rows)?;
     let lists = ShapeLists {
@@ -309,6 +314,7 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
         exceptions: read_exceptions(group, rows)?,
         events: read_events(group, rows.of(&event_rows), event_rows.len())?,
         links: read_links(group, rows.of(&link_rows), link_rows.len())?,
+        parent_rows: parent_rows.collect(),
         parents,
         raw_parent_rows,
         starts,
@@ -318,6 +324,12 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
         runs,
     };
     Ok((fixed, lists))
+}
+
+/// The row that a code of the parent column names.
+fn parent_row(row: usize, code: u64) -> Option<usize> {
+    let distance = unzigzag(code.checked_sub(2)?);
+    usize::try_from((row as u64).wrapping_sub(distance)).ok()
 }
 
 /// Where the events or links of each row end, and the row of each; no ends when there are none at all.
