@@ -146,7 +146,11 @@ fn report_store(traffic: &mut Traffic, n_blocks: usize) {
     let put = partition.block_bytes();
     drop(store);
     let per_span = |bytes: u64| bytes as f64 / n_spans as f64;
-    println!("{:<48}{:>6.3} bytes per span", format!("put into the store, {n_blocks} blocks with slots"), per_span(put));
+    println!(
+        "{:<48}{:>6.3} bytes per span",
+        format!("put into the store, {n_blocks} blocks with slots"),
+        per_span(put)
+    );
     println!("{:<48}{:>6.3} bytes per span", "on disk (st_blocks)", per_span(disk(dir.path())));
 }
 

@@ -30,7 +30,8 @@ struct Kinds {
     codes: Vec<u64>,
 }
 
-/// Appends the form without its number; `false`, with nothing appended, when there are too many kinds.
+/// Appends the form without its number; `false`, with nothing appended, when there are too many kinds or no
+/// numbers.
 pub(super) fn put_templates(out: &mut Vec<u8>, values: &[&[u8]], contexts: &Contexts<'_>, packer: &mut Packer) -> bool {
     let Some(found) = Kinds::of(values) else { return false };
     put_varint(out, found.kinds.len() as u64);
@@ -69,7 +70,8 @@ impl Kinds {
                 list.push(*number);
             }
         }
-        Some(found)
+        // Without any number this is a dictionary, and the column had its reasons to have none.
+        if found.numbers.iter().all(Vec::is_empty) { None } else { Some(found) }
     }
 }
 

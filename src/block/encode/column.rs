@@ -1,7 +1,9 @@
 //! One column while a row group is collected, and its dictionary while the block is.
 
 use super::index::{ContentIndex, hash_of};
-use crate::block::codec::{ByNumber, Contexts, Packer, Repeats, put_codes, put_ints, put_numbers, put_texts, put_varint};
+use crate::block::codec::{
+    ByNumber, Contexts, Packer, Repeats, put_codes, put_ints, put_numbers, put_texts, put_varint,
+};
 use crate::block::columns::{ColumnId, FIRST_DYNAMIC, Kind};
 
 /// Form of a chunk of texts: the values themselves.

@@ -79,7 +79,8 @@ impl<'a> AttributeColumns<'a> {
                 (Kind::Texts, Some(by)) => {
                     let by = before.get(usize::from(by)).and_then(Option::as_ref);
                     let told_by = by.filter(|by| by.owners == column.owners).and_then(Wanted::as_numbers);
-                    let told_by = told_by.ok_or_else(|| group.damaged(Malformed("a column is told by none like it")))?;
+                    let told_by =
+                        told_by.ok_or_else(|| group.damaged(Malformed("a column is told by none like it")))?;
                     Values::Texts(group.texts_told(number, &told_by)?)
                 }
                 (Kind::Texts, None) => Values::Texts(group.texts(number, n, contexts)?),
@@ -114,11 +115,7 @@ impl<'a> AttributeColumns<'a> {
     }
 }
 
-fn wanted_columns(
-    rows: &[usize],
-    shapes: &Shapes<'_>,
-    lists: &ShapeLists,
-) -> Result<Vec<Option<Wanted>>, Malformed> {
+fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Result<Vec<Option<Wanted>>, Malformed> {
     let mut columns = Vec::new();
     for shape in rows.iter().flat_map(|row| lists.of_row(*row)) {
         for member in shapes.members(shape)? {

@@ -87,7 +87,8 @@ impl<'a> Group<'a> {
         let damaged = |malformed: Malformed| malformed.in_section(section);
         let mut reader = Reader::new(bytes_of(&self.fetched, chunk).map_err(damaged)?);
         let form = reader.u8().map_err(damaged)?;
-        let mut forms = TextForms { header: self.header, sections: self.sections, section, column, unpacker: &mut self.unpacker };
+        let mut forms =
+            TextForms { header: self.header, sections: self.sections, section, column, unpacker: &mut self.unpacker };
         if form != TEXTS_SAME {
             return forms.read(form, &mut reader, n, &contexts);
         }
@@ -197,7 +198,13 @@ struct TextForms<'a> {
 
 impl TextForms<'_> {
     /// The forms that hold every value themselves.
-    fn read(&mut self, form: u8, reader: &mut Reader<'_>, n: usize, contexts: &Contexts<'_>) -> Result<Texts, BlockError> {
+    fn read(
+        &mut self,
+        form: u8,
+        reader: &mut Reader<'_>,
+        n: usize,
+        contexts: &Contexts<'_>,
+    ) -> Result<Texts, BlockError> {
         let section = self.section;
         let damaged = |malformed: Malformed| malformed.in_section(section);
         match form {

@@ -21,8 +21,7 @@ pub struct PartSize {
 /// The parts of a block: sections that are no columns, then the columns, ascending.
 pub(super) fn sizes(header: &Header, sections: &dyn Sections) -> Result<Vec<PartSize>, BlockError> {
     let mut parts = Vec::new();
-    for (section, name) in
-        [(SectionId::HEADER, "header"), (SectionId::FILTER, "filter"), (SectionId::TABLES, "tables")]
+    for (section, name) in [(SectionId::HEADER, "header"), (SectionId::FILTER, "filter"), (SectionId::TABLES, "tables")]
     {
         let bytes = u64::from(sections.section_len(section)?);
         parts.push(PartSize { name: name.to_owned(), bytes, dictionary_bytes: 0 });
@@ -36,7 +35,8 @@ pub(super) fn sizes(header: &Header, sections: &dyn Sections) -> Result<Vec<Part
     columns.dedup();
     for column in columns {
         let attribute = || {
-            let of_column = shapes.attributes.iter().find(|attribute| attribute.column.is_some_and(|(at, _)| at == column));
+            let of_column =
+                shapes.attributes.iter().find(|attribute| attribute.column.is_some_and(|(at, _)| at == column));
             of_column.map(|attribute| {
                 format!("{} {:?}", String::from_utf8_lossy(attribute.key), attribute.value_type).to_lowercase()
             })
