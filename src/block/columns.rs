@@ -141,6 +141,8 @@ pub(super) enum Kind {
     Ints,
     /// Numbers that may follow from the series or scope.
     Numbers,
+    /// The scopes of the rows.
+    Scopes,
     /// Byte strings.
     Texts,
 }
@@ -150,6 +152,7 @@ pub(super) fn kind_of_fixed(column: ColumnId) -> Kind {
     match column {
         TRACE | SPAN_ID | PARENT_RAW | LINK_TRACE | LINK_SPAN => Kind::Raw,
         TRACE_START | START_DELTA | DURATION | EVENT_TIME => Kind::Ints,
+        SCOPE => Kind::Scopes,
         RAW_NAME | TRACE_STATE | STATUS_MESSAGE | EVENT_NAME | LINK_TRACE_STATE | RARE_TEXTS => Kind::Texts,
         _ => Kind::Numbers,
     }
@@ -158,8 +161,9 @@ pub(super) fn kind_of_fixed(column: ColumnId) -> Kind {
 /// What may predict the values of a column: only what is read before it.
 pub(super) fn contexts_of(column: ColumnId, contexts: Contexts<'_>) -> Contexts<'_> {
     match column {
-        SERIES => Contexts { series: RowIds::NONE, scopes: RowIds::NONE, parents: &[], ..contexts },
-        SCOPE => Contexts { scopes: RowIds::NONE, parents: &[], ..contexts },
+        SERIES => Contexts { traces: contexts.traces, ..Contexts::NONE },
+        PARENT => Contexts { traces: contexts.traces, series: contexts.series, ..Contexts::NONE },
+        SCOPE => Contexts { scopes: RowIds::NONE, callers: RowIds::NONE, ..contexts },
         _ if column < FIRST_DYNAMIC => Contexts { parents: &[], ..contexts },
         _ => contexts,
     }

@@ -5,7 +5,7 @@
 //! a dependent column turns into zeros, and no table of dependencies is stored.
 //!
 //! ```text
-//! context:u8 (0 none, 1 series, 2 scope, 3 trace, 4 the code before)   ints
+//! context:u8 (0 none, 1 series, 2 scope, 3 trace, 4 the code before, 5 caller)   ints
 //! ```
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker};
@@ -16,6 +16,7 @@ const SERIES: u8 = 1;
 const SCOPE: u8 = 2;
 const TRACE: u8 = 3;
 const PREVIOUS: u8 = 4;
+const CALLER: u8 = 5;
 
 /// One id per row of a group, and what all of them are below.
 #[derive(Clone, Copy, Debug)]
@@ -39,11 +40,19 @@ pub(crate) struct Contexts<'a> {
     pub(crate) traces: RowIds<'a>,
     /// Row of each row's parent, `NO_ROW` without one in the group; empty where it is not known yet.
     pub(crate) parents: &'a [u16],
+    /// Of each row: its series and its parent's scope, which tell the process it is in more often than not.
+    pub(crate) callers: RowIds<'a>,
 }
 
 impl<'a> Contexts<'a> {
-    pub(crate) const NONE: Self =
-        Self { owners: None, series: RowIds::NONE, scopes: RowIds::NONE, traces: RowIds::NONE, parents: &[] };
+    pub(crate) const NONE: Self = Self {
+        owners: None,
+        series: RowIds::NONE,
+        scopes: RowIds::NONE,
+        traces: RowIds::NONE,
+        parents: &[],
+        callers: RowIds::NONE,
+    };
 
     /// The same rows for a column that has values only for `owners`.
     pub(crate) fn of(self, owners: &'a [u16]) -> Self {
@@ -70,6 +79,7 @@ impl<'a> Contexts<'a> {
     fn table(&self, context: u8) -> Option<RowIds<'a>> {
         let table = match context {
             SERIES => self.series,
+            CALLER => self.callers,
             SCOPE => self.scopes,
             TRACE => self.traces,
             _ => RowIds::NONE,
@@ -89,8 +99,8 @@ pub(crate) fn put_codes(
     let mut best = vec![NONE];
     // A constant needs no prediction.
     if codes.iter().any(|code| Some(code) != codes.first()) {
-        let predictions =
-            [SERIES, SCOPE, TRACE, PREVIOUS].map(|context| (context, predict(codes, alphabet, context, contexts)));
+        let predictions = [SERIES, SCOPE, TRACE, PREVIOUS, CALLER]
+            .map(|context| (context, predict(codes, alphabet, context, contexts)));
         let misses = |predicted: &[u64]| predicted.iter().filter(|code| **code != 0).count();
         let fewest = predictions
             .into_iter()

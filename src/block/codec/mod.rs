@@ -9,6 +9,7 @@ mod codes;
 mod ints;
 mod numbers;
 mod repeats;
+mod scopes;
 mod templates;
 mod texts;
 
@@ -19,5 +20,6 @@ pub(crate) use bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text, 
 pub(crate) use codes::{Contexts, RowIds, put_codes, read_codes};
 pub(crate) use ints::{Ints, put_ints};
 pub(crate) use numbers::{ByNumber, put_numbers, read_numbers};
-pub(crate) use repeats::{NO_ROW, Places, Repeats};
+pub(crate) use repeats::{NO_ROW, Places, Repeats, Source};
+pub(crate) use scopes::{callers, put_scopes, read_scopes};
 pub(crate) use texts::{Texts, put_texts};

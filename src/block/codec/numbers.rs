@@ -12,7 +12,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_varint};
 use super::codes::{Contexts, put_codes, read_codes};
 use super::ints::{Ints, put_ints};
-use super::repeats::{Places, Repeats};
+use super::repeats::{Places, Repeats, Source};
 
 const PLAIN: u8 = 0;
 const FEW: u8 = 1;
@@ -47,12 +47,16 @@ pub(crate) type ByNumber<T> = HashMap<u64, T, BuildHasherDefault<Multiply>>;
 /// Appends `values`, of which there must be at least one.
 pub(crate) fn put_numbers(out: &mut Vec<u8>, values: &[u64], contexts: &Contexts<'_>, packer: &mut Packer) {
     let alone = alone(values, contexts, packer);
+    let find = |source| {
+        let same = |a: usize, b: usize| values.get(a) == values.get(b);
+        Repeats::find(values.len(), source, contexts, same).filter(|repeats| repeats.may_beat(alone.len()))
+    };
     if BYTES_ENOUGH < alone.len()
-        && let Some(repeats) = Repeats::find(values.len(), contexts, |a, b| values.get(a) == values.get(b))
-        && repeats.may_beat(alone.len())
+        && let Some(repeats) =
+            [Source::Trace, Source::Series].into_iter().filter_map(find).min_by_key(|repeats| repeats.stored.len())
     {
         let mut same = vec![SAME];
-        repeats.put(&mut same, packer);
+        repeats.put(&mut same, contexts, packer);
         same.extend_from_slice(&self::alone(&repeats.pick(values), &contexts.of(&repeats.owners), packer));
         if same.len() < alone.len() {
             out.extend_from_slice(&same);

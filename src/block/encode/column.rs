@@ -2,7 +2,7 @@
 
 use super::index::{ContentIndex, hash_of};
 use crate::block::codec::{
-    ByNumber, Contexts, Packer, Repeats, put_codes, put_ints, put_numbers, put_texts, put_varint,
+    ByNumber, Contexts, Packer, Repeats, Source, put_codes, put_ints, put_numbers, put_scopes, put_texts, put_varint,
 };
 use crate::block::columns::{ColumnId, FIRST_DYNAMIC, Kind};
 
@@ -73,6 +73,7 @@ impl Column<'_> {
         match self.kind {
             Kind::Raw => out.extend_from_slice(&self.raw),
             Kind::Ints if something => put_ints(out, &self.numbers, packer),
+            Kind::Scopes if something => put_scopes(out, &self.numbers, contexts, packer),
             Kind::Numbers if something => {
                 put_numbers(out, &self.numbers, contexts, packer);
                 predictors.offer(out.len() - start, &owners, &self.numbers);
@@ -82,7 +83,7 @@ impl Column<'_> {
                 self.put_texts(out, &texts, contexts, predictors, packer);
                 self.texts = texts;
             }
-            Kind::Ints | Kind::Numbers | Kind::Texts => {}
+            Kind::Ints | Kind::Numbers | Kind::Scopes | Kind::Texts => {}
         }
         self.numbers.clear();
         self.texts.clear();
@@ -110,7 +111,7 @@ impl<'a> Column<'a> {
         predictors: &mut Predictors,
         packer: &mut Packer,
     ) {
-        let same = || Repeats::find(texts.len(), contexts, |a, b| texts.get(a) == texts.get(b));
+        let same = || Repeats::find(texts.len(), Source::Trace, contexts, |a, b| texts.get(a) == texts.get(b));
         let n_known = self.dictionary.entries.len();
         let codes = if self.repeating { None } else { self.dictionary.codes(texts) };
         let mut repeats = None;
@@ -134,7 +135,7 @@ impl<'a> Column<'a> {
             return;
         };
         out.push(TEXTS_SAME);
-        repeats.put(out, packer);
+        repeats.put(out, contexts, packer);
         self.put_alone(out, &repeats.pick(texts), &contexts.of(&repeats.owners), packer);
     }
 

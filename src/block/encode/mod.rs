@@ -14,7 +14,7 @@ use std::sync::Arc;
 use self::column::{Column, Predictors};
 use self::group::{Columns, Cursor, Filled, fill};
 use self::survey::{Located, Survey, survey};
-use super::codec::{Contexts, Packer, RowIds, put_blob, put_text};
+use super::codec::{Contexts, Packer, RowIds, callers, put_blob, put_text};
 use super::columns::{
     ColumnId, FIRST_DYNAMIC, GROUP_ITEMS_MAX, GROUP_ROWS, GROUP_VALUES_MAX, contexts_of, kind_of_fixed,
 };
@@ -63,7 +63,10 @@ pub fn encode(batches: &[Arc<SpanBatch>], rows: &[RowRef], horizon: UnixNanos) -
         fences.push(group.first().map_or(TraceId::default(), |(_, span)| span.trace_id));
         let first = number * GROUP_ROWS;
         let filled = fill(&mut columns, group, first, &survey, &mut cursor);
-        let (bytes, chunks) = finish_group(&mut columns, &contexts(&survey, first, &filled), &mut packer)?;
+        let known = contexts(&survey, first, &filled);
+        let (ids, n) = callers(known.scopes.ids, &known);
+        let known = Contexts { callers: RowIds { ids: &ids, n }, ..known };
+        let (bytes, chunks) = finish_group(&mut columns, &known, &mut packer)?;
         groups.push((SectionId::of_group(number), bytes));
         directory.push(chunks);
     }
@@ -122,6 +125,7 @@ fn contexts<'a>(survey: &'a Survey<'_>, first: usize, filled: &'a Filled) -> Con
         scopes: RowIds { ids: survey.row_scopes.get(rows).unwrap_or_default(), n: survey.scopes.n_scopes() },
         traces: RowIds { ids: &filled.runs, n: filled.runs.len() },
         parents: &filled.parents,
+        callers: RowIds::NONE,
     }
 }
 

@@ -1,7 +1,5 @@
 //! The attribute columns of a row group, as far as the wanted rows need them.
 
-use std::collections::HashMap;
-
 use super::super::codec::{Contexts, Ints, Malformed, Texts, unzigzag};
 use super::super::columns::{ColumnId, GROUP_VALUES_MAX, Kind, ValueType};
 use super::super::error::BlockError;
@@ -84,7 +82,9 @@ impl<'a> AttributeColumns<'a> {
                     Values::Texts(group.texts_told(number, &told_by)?)
                 }
                 (Kind::Texts, None) => Values::Texts(group.texts(number, n, contexts)?),
-                (Kind::Raw | Kind::Ints | Kind::Numbers, _) => Values::Numbers(group.numbers(number, n, contexts)?),
+                (Kind::Raw | Kind::Ints | Kind::Numbers | Kind::Scopes, _) => {
+                    Values::Numbers(group.numbers(number, n, contexts)?)
+                }
             };
         }
         Ok(Self { shapes, columns })
@@ -177,21 +177,24 @@ fn collect_owners(
     lists: &ShapeLists,
 ) -> Result<(), Malformed> {
     // The wanted columns of each shape met, so that a row costs no look-ups.
-    let mut of_shapes: HashMap<usize, (Vec<usize>, usize)> = HashMap::new();
-    let (mut last_shape, mut of_last) = (usize::MAX, (Vec::new(), 0));
+    let mut of_shapes: Vec<Option<(Vec<usize>, usize)>> = Vec::new();
     let mut n_values = 0_usize;
     for (row, owner) in (0..n_group_rows).zip(0_u16..) {
         for shape in lists.of_row(row) {
-            if shape != last_shape {
-                let known = of_shapes.remove(&shape).map_or_else(|| wanted_of(columns, shapes, shape), Ok)?;
-                let _none = of_shapes.insert(last_shape, std::mem::replace(&mut of_last, known));
-                last_shape = shape;
+            if of_shapes.get(shape).is_none_or(Option::is_none) {
+                // Fails for a shape that does not exist, before the list grows up to it.
+                let wanted = wanted_of(columns, shapes, shape)?;
+                of_shapes.resize_with(of_shapes.len().max(shape + 1), || None);
+                if let Some(slot) = of_shapes.get_mut(shape) {
+                    *slot = Some(wanted);
+                }
             }
-            n_values = n_values.saturating_add(of_last.1);
+            let Some(Some((wanted, n_members))) = of_shapes.get(shape) else { continue };
+            n_values = n_values.saturating_add(*n_members);
             if GROUP_VALUES_MAX < n_values {
                 return Err(Malformed("shapes claim more values than a row group holds"));
             }
-            for at in &of_last.0 {
+            for at in wanted {
                 if let Some(Some(column)) = columns.get_mut(*at) {
                     column.owners.push(owner);
                 }

@@ -1,7 +1,7 @@
 //! One row group while it is read: its chunks, and the columns that others depend on.
 
 use super::super::codec::{
-    ByNumber, Contexts, Ints, Malformed, Places, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers,
+    ByNumber, Contexts, Ints, Malformed, Places, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers, read_scopes,
 };
 use super::super::columns::{self as column, ColumnId, contexts_of};
 use super::super::encode::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
@@ -169,21 +169,28 @@ impl<'a> Group<'a> {
         Ok(starts)
     }
 
-    /// An id per row, all of them below `n`.
-    pub(super) fn ids(&mut self, column: ColumnId, n: u32, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
-        let numbers = self.numbers(column, self.n_rows, contexts)?.into_values(self.n_rows);
-        let mut ids = Vec::with_capacity(self.n_rows);
-        ids.extend(numbers.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)));
-        if ids.iter().all(|id| *id < n) {
-            return Ok(ids);
-        }
-        Err(self.damaged(Malformed("a row names a series or scope that does not exist")))
-    }
-
     /// Series of each row.
     pub(super) fn series(&mut self, run_of_row: &[u32]) -> Result<Vec<u32>, BlockError> {
         let traces = RowIds { ids: run_of_row, n: run_of_row.len() };
-        self.ids(column::SERIES, self.header.n_series, Contexts { traces, ..Contexts::NONE })
+        let numbers = self.numbers(column::SERIES, self.n_rows, Contexts { traces, ..Contexts::NONE })?;
+        self.ids(numbers.into_values(self.n_rows), self.header.n_series)
+    }
+
+    /// Scope of each row.
+    pub(super) fn scopes(&mut self, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column::SCOPE) else { return Ok(vec![0; self.n_rows]) };
+        let contexts = contexts_of(column::SCOPE, contexts);
+        let bytes = bytes_of(&self.fetched, chunk);
+        let scopes =
+            bytes.and_then(|bytes| read_scopes(&mut Reader::new(bytes), self.n_rows, &contexts, &mut self.unpacker));
+        self.ids(scopes.map_err(|malformed| self.damaged(malformed))?, self.header.n_scopes)
+    }
+
+    /// The numbers as ids, all of them below `n`.
+    fn ids(&self, numbers: Vec<u64>, n: u32) -> Result<Vec<u32>, BlockError> {
+        const MISSING: Malformed = Malformed("a row names a series or scope that does not exist");
+        let id = |number: u64| u32::try_from(number).ok().filter(|id| *id < n);
+        numbers.into_iter().map(id).collect::<Option<_>>().ok_or_else(|| self.damaged(MISSING))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Spans put together again from their columns.
 
 use super::super::Sections;
-use super::super::codec::{Contexts, Ints, Malformed, NO_ROW, RowIds, Texts, unzigzag};
+use super::super::codec::{Contexts, Ints, Malformed, NO_ROW, RowIds, Texts, callers, unzigzag};
 use super::super::columns::{self as column, ColumnId, GROUP_ITEMS_MAX, RARE_NUMBERS};
 use super::super::error::BlockError;
 use super::super::header::Header;
@@ -30,6 +30,8 @@ struct Fixed {
     starts: Vec<u64>,
     series: Vec<u32>,
     scopes: Vec<u32>,
+    /// Series and parent's scope of each row, numbered, and how many there are.
+    callers: (Vec<u32>, usize),
     durations: Ints,
     flags: Ints,
     span_ids: Vec<u8>,
@@ -236,6 +238,7 @@ impl Fixed {
             scopes: RowIds { ids: &self.scopes, n: header.n_scopes as usize },
             traces: RowIds { ids: &self.run_of_row, n: self.run_of_row.len() },
             parents: &self.parent_rows,
+            callers: RowIds { ids: &self.callers.0, n: self.callers.1 },
         }
     }
 
@@ -283,15 +286,19 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
         traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
         ..Contexts::NONE
     };
-    let scopes = group.ids(column::SCOPE, header.n_scopes, known)?;
-    let rows = Contexts { scopes: RowIds { ids: &scopes, n: header.n_scopes as usize }, ..known };
-    let parents = group.numbers(column::PARENT, n, rows)?;
-    let parents = Ints::Values(parents.into_values(n));
+    let parents = group.numbers(column::PARENT, n, known)?.into_values(n);
+    let parent_rows: Vec<u16> =
+        parents.iter().enumerate().map(|(row, code)| parent_row_or_none(row, *code, n)).collect();
+    let known = Contexts { parents: &parent_rows, ..known };
+    let scopes = group.scopes(known)?;
+    let callers = callers(&scopes, &known);
+    let rows = Contexts {
+        scopes: RowIds { ids: &scopes, n: header.n_scopes as usize },
+        callers: RowIds { ids: &callers.0, n: callers.1 },
+        ..known
+    };
+    let parents = Ints::Values(parents);
     let raw_parent_rows = rows_where(n, |row| parents.get(row) == 1);
-    let parent_rows = (0..n).map(|row| {
-        let parent = parent_row(row, parents.get(row)).filter(|parent| *parent < n);
-        parent.and_then(|parent| u16::try_from(parent).ok()).unwrap_or(NO_ROW)
-    });
     let (event_ends, event_rows) = items(group, column::EVENT_COUNT, rows)?;
     let (link_ends, link_rows) = items(group, column::LINK_COUNT, rows)?;
     let lists = ShapeLists {
@@ -314,11 +321,12 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
         exceptions: read_exceptions(group, rows)?,
         events: read_events(group, rows.of(&event_rows), event_rows.len())?,
         links: read_links(group, rows.of(&link_rows), link_rows.len())?,
-        parent_rows: parent_rows.collect(),
+        parent_rows,
         parents,
         raw_parent_rows,
         starts,
         scopes,
+        callers,
         series,
         run_of_row,
         runs,
@@ -330,6 +338,12 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
 fn parent_row(row: usize, code: u64) -> Option<usize> {
     let distance = unzigzag(code.checked_sub(2)?);
     usize::try_from((row as u64).wrapping_sub(distance)).ok()
+}
+
+/// The same, if it is in the group.
+fn parent_row_or_none(row: usize, code: u64, n_rows: usize) -> u16 {
+    let parent = parent_row(row, code).filter(|parent| *parent < n_rows);
+    parent.and_then(|parent| u16::try_from(parent).ok()).unwrap_or(NO_ROW)
 }
 
 /// Where the events or links of each row end, and the row of each; no ends when there are none at all.
