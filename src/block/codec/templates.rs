@@ -23,7 +23,7 @@ const KINDS_MAX: usize = 1024;
 /// Kinds while they are collected.
 #[derive(Default)]
 struct Kinds {
-    kinds: Vec<Vec<u8>>,
+    texts: Vec<Vec<u8>>,
     index: std::collections::HashMap<Vec<u8>, u64>,
     /// Of each kind, the numbers at each of its places.
     numbers: Vec<Vec<Vec<u64>>>,
@@ -34,10 +34,10 @@ struct Kinds {
 /// numbers.
 pub(super) fn put_templates(out: &mut Vec<u8>, values: &[&[u8]], contexts: &Contexts<'_>, packer: &mut Packer) -> bool {
     let Some(found) = Kinds::of(values) else { return false };
-    put_varint(out, found.kinds.len() as u64);
-    let kinds: Vec<&[u8]> = found.kinds.iter().map(Vec::as_slice).collect();
+    put_varint(out, found.texts.len() as u64);
+    let kinds: Vec<&[u8]> = found.texts.iter().map(Vec::as_slice).collect();
     put_texts(out, &kinds, &Contexts::NONE, packer);
-    put_codes(out, &found.codes, found.kinds.len(), contexts, packer);
+    put_codes(out, &found.codes, found.texts.len(), contexts, packer);
     for numbers in found.numbers.iter().flatten() {
         put_ints(out, numbers, packer);
     }
@@ -55,12 +55,12 @@ impl Kinds {
             let code = if let Some(code) = found.index.get(&kind) {
                 *code
             } else {
-                if max <= found.kinds.len() {
+                if max <= found.texts.len() {
                     return None;
                 }
-                let code = found.kinds.len() as u64;
+                let code = found.texts.len() as u64;
                 let _new = found.index.insert(kind.clone(), code);
-                found.kinds.push(kind.clone());
+                found.texts.push(kind.clone());
                 found.numbers.push(vec![Vec::new(); numbers.len()]);
                 code
             };
@@ -133,7 +133,7 @@ impl Templates {
         for (kind, count) in counts.into_iter().enumerate() {
             let mut text = Vec::new();
             texts.write(kind, &mut text)?;
-            let places = text.iter().filter(|byte| **byte == NUMBER).count();
+            let places = text.split(|byte| *byte == NUMBER).count() - 1;
             if NUMBERS_MAX < places {
                 return Err(Malformed("a kind of texts has too many numbers"));
             }
