@@ -272,7 +272,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(4))]
 
     /// Columns and dictionaries of their own begin at 64 values.
     #[test]
@@ -281,9 +281,23 @@ proptest! {
         request.resource_spans[0].scope_spans = vec![scope];
         let copy = |no: u64| {
             let mut copy = request.clone();
+            let id = |no: u64, span: &Span| [&no.to_be_bytes()[4..], &span.span_id[4..]].concat();
+            let number = |value: u64| any_of(Value::IntValue(value.cast_signed()));
+            let string = |value: String| any_of(Value::StringValue(value));
             for span in copy.resource_spans.iter_mut().flat_map(|r| &mut r.scope_spans).flat_map(|s| &mut s.spans) {
-                span.span_id = [&no.to_be_bytes()[4..], &span.span_id[4..]].concat();
+                // Traces of four spans below each other, with what real ones say: this makes every form of a column.
+                let trace = no / 4;
+                span.parent_span_id = if no % 4 == 0 { Vec::new() } else { id(no - 1, span) };
+                span.span_id = id(no, span);
+                span.trace_id = vec![u8::try_from(trace).unwrap_or(0) + 9; 16];
                 span.start_time_unix_nano = span.start_time_unix_nano.wrapping_add(no * 1_001);
+                span.attributes.extend([
+                    key_value("session.id".to_owned(), string(format!("{:032x}", u128::from(trace + 7).pow(19)))),
+                    key_value("http.size".to_owned(), number((no / 2 + 3).pow(9))),
+                    key_value("worker.id".to_owned(), number(no * no % 7)),
+                    key_value("worker.name".to_owned(), string(format!("worker-{}", no * no % 7))),
+                    key_value("path".to_owned(), string(format!("/users/{}{}", no * 7_919, ["", "/cart"][no as usize % 2]))),
+                ]);
             }
             copy
         };
