@@ -89,6 +89,49 @@ pub(super) const DYNAMIC_MAX: usize = 512;
 /// An attribute with fewer values in the block shares the rare columns.
 pub(super) const DYNAMIC_VALUES_MIN: u32 = 64;
 
+/// Names of the fixed columns, by number.
+const NAMES: [&str; 34] = [
+    "trace",
+    "span_id",
+    "parent",
+    "parent_raw",
+    "trace_start",
+    "start_delta",
+    "duration",
+    "series",
+    "exceptions",
+    "raw_name",
+    "raw_kind",
+    "raw_status",
+    "scope",
+    "flags",
+    "shape",
+    "trace_state",
+    "status_message",
+    "dropped_attributes",
+    "dropped_events",
+    "dropped_links",
+    "event_count",
+    "event_time",
+    "event_name",
+    "event_shape",
+    "event_dropped",
+    "link_count",
+    "link_trace",
+    "link_span",
+    "link_trace_state",
+    "link_shape",
+    "link_dropped",
+    "link_flags",
+    "rare_numbers",
+    "rare_texts",
+];
+
+/// The name of a fixed column, for reports.
+pub(super) fn name_of_fixed(column: ColumnId) -> &'static str {
+    NAMES.get(usize::from(column)).copied().unwrap_or("unknown")
+}
+
 /// How the values of a column lie in a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -98,6 +141,8 @@ pub(super) enum Kind {
     Ints,
     /// Numbers that may follow from the series or scope.
     Numbers,
+    /// The scopes of the rows.
+    Scopes,
     /// Byte strings.
     Texts,
 }
@@ -107,6 +152,7 @@ pub(super) fn kind_of_fixed(column: ColumnId) -> Kind {
     match column {
         TRACE | SPAN_ID | PARENT_RAW | LINK_TRACE | LINK_SPAN => Kind::Raw,
         TRACE_START | START_DELTA | DURATION | EVENT_TIME => Kind::Ints,
+        SCOPE => Kind::Scopes,
         RAW_NAME | TRACE_STATE | STATUS_MESSAGE | EVENT_NAME | LINK_TRACE_STATE | RARE_TEXTS => Kind::Texts,
         _ => Kind::Numbers,
     }
@@ -115,8 +161,10 @@ pub(super) fn kind_of_fixed(column: ColumnId) -> Kind {
 /// What may predict the values of a column: only what is read before it.
 pub(super) fn contexts_of(column: ColumnId, contexts: Contexts<'_>) -> Contexts<'_> {
     match column {
-        SERIES => Contexts { series: RowIds::NONE, scopes: RowIds::NONE, ..contexts },
-        SCOPE => Contexts { scopes: RowIds::NONE, ..contexts },
+        SERIES => Contexts { traces: contexts.traces, ..Contexts::NONE },
+        PARENT => Contexts { traces: contexts.traces, series: contexts.series, ..Contexts::NONE },
+        SCOPE => Contexts { scopes: RowIds::NONE, callers: RowIds::NONE, ..contexts },
+        _ if column < FIRST_DYNAMIC => Contexts { parents: &[], ..contexts },
         _ => contexts,
     }
 }

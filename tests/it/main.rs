@@ -7,6 +7,7 @@
 mod books;
 mod crash;
 mod doors;
+mod exact;
 mod faults;
 mod jump;
 mod model;

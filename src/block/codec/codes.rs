@@ -5,7 +5,7 @@
 //! a dependent column turns into zeros, and no table of dependencies is stored.
 //!
 //! ```text
-//! context:u8 (0 none, 1 series, 2 scope, 3 trace, 4 the code before)   ints
+//! context:u8 (0 none, 1 series, 2 scope, 3 trace, 4 the code before, 5 caller)   ints
 //! ```
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker};
@@ -16,6 +16,7 @@ const SERIES: u8 = 1;
 const SCOPE: u8 = 2;
 const TRACE: u8 = 3;
 const PREVIOUS: u8 = 4;
+const CALLER: u8 = 5;
 
 /// One id per row of a group, and what all of them are below.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +38,33 @@ pub(crate) struct Contexts<'a> {
     pub(crate) scopes: RowIds<'a>,
     /// Runs of rows of one trace.
     pub(crate) traces: RowIds<'a>,
+    /// Row of each row's parent, `NO_ROW` without one in the group; empty where it is not known yet.
+    pub(crate) parents: &'a [u16],
+    /// Of each row: its series and its parent's scope, which tell the process it is in more often than not.
+    pub(crate) callers: RowIds<'a>,
 }
 
 impl<'a> Contexts<'a> {
-    pub(crate) const NONE: Self =
-        Self { owners: None, series: RowIds::NONE, scopes: RowIds::NONE, traces: RowIds::NONE };
+    pub(crate) const NONE: Self = Self {
+        owners: None,
+        series: RowIds::NONE,
+        scopes: RowIds::NONE,
+        traces: RowIds::NONE,
+        parents: &[],
+        callers: RowIds::NONE,
+    };
 
     /// The same rows for a column that has values only for `owners`.
     pub(crate) fn of(self, owners: &'a [u16]) -> Self {
         Self { owners: Some(owners), ..self }
+    }
+
+    /// The row that a value is of.
+    pub(crate) fn row(&self, idx: usize) -> Option<u16> {
+        match self.owners {
+            Some(owners) => owners.get(idx).copied(),
+            None => u16::try_from(idx).ok(),
+        }
     }
 
     fn at(&self, table: RowIds<'_>, idx: usize) -> Option<usize> {
@@ -60,6 +79,7 @@ impl<'a> Contexts<'a> {
     fn table(&self, context: u8) -> Option<RowIds<'a>> {
         let table = match context {
             SERIES => self.series,
+            CALLER => self.callers,
             SCOPE => self.scopes,
             TRACE => self.traces,
             _ => RowIds::NONE,
@@ -77,23 +97,28 @@ pub(crate) fn put_codes(
     packer: &mut Packer,
 ) {
     let mut best = vec![NONE];
-    put_ints(&mut best, codes, packer);
     // A constant needs no prediction.
-    if 8 < best.len() {
-        let predictions =
-            [SERIES, SCOPE, TRACE, PREVIOUS].map(|context| (context, predict(codes, alphabet, context, contexts)));
+    if codes.iter().any(|code| Some(code) != codes.first()) {
+        let predictions = [SERIES, SCOPE, TRACE, PREVIOUS, CALLER]
+            .map(|context| (context, predict(codes, alphabet, context, contexts)));
+        let misses = |predicted: &[u64]| predicted.iter().filter(|code| **code != 0).count();
         let fewest = predictions
             .into_iter()
-            .filter_map(|(context, predicted)| predicted.map(|predicted| (context, predicted)))
-            .min_by_key(|(_, predicted)| predicted.iter().filter(|code| **code != 0).count());
-        if let Some((context, predicted)) = fewest {
+            .filter_map(|(context, predicted)| predicted.map(|predicted| (context, misses(&predicted), predicted)))
+            .min_by_key(|(_, misses, _)| *misses);
+        if let Some((context, misses, predicted)) = fewest {
             let mut form = vec![context];
             put_ints(&mut form, &predicted, packer);
-            if form.len() < best.len() {
-                best = form;
+            if misses * 4 < codes.len() {
+                out.extend_from_slice(&form);
+                return;
             }
+            put_ints(&mut best, codes, packer);
+            out.extend_from_slice(if form.len() < best.len() { &form } else { &best });
+            return;
         }
     }
+    put_ints(&mut best, codes, packer);
     out.extend_from_slice(&best);
 }
 

@@ -8,6 +8,9 @@ mod bytes;
 mod codes;
 mod ints;
 mod numbers;
+mod repeats;
+mod scopes;
+mod templates;
 mod texts;
 
 #[cfg(test)]
@@ -16,5 +19,7 @@ mod tests;
 pub(crate) use bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text, put_varint, unzigzag, zigzag};
 pub(crate) use codes::{Contexts, RowIds, put_codes, read_codes};
 pub(crate) use ints::{Ints, put_ints};
-pub(crate) use numbers::{put_numbers, read_numbers};
+pub(crate) use numbers::{ByNumber, put_numbers, read_numbers};
+pub(crate) use repeats::{NO_ROW, Places, Repeats, Source};
+pub(crate) use scopes::{callers, put_scopes, read_scopes};
 pub(crate) use texts::{Texts, put_texts};

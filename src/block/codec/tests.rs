@@ -33,8 +33,8 @@ fn ints(values: &[u64]) -> (u8, usize) {
 #[track_caller]
 fn texts(values: &[&[u8]]) -> (u8, usize) {
     let mut out = Vec::new();
-    put_texts(&mut out, values, &mut Packer::new());
-    let read = Texts::read(&mut Reader::new(&out), values.len(), &mut Unpacker::new()).unwrap();
+    put_texts(&mut out, values, &Contexts::NONE, &mut Packer::new());
+    let read = Texts::read(&mut Reader::new(&out), values.len(), &Contexts::NONE, &mut Unpacker::new()).unwrap();
     for (idx, value) in values.iter().enumerate() {
         let mut text = Vec::new();
         read.write(idx, &mut text).unwrap();
@@ -125,7 +125,72 @@ fn a_declared_size_is_not_believed() {
     let mut endless = vec![0];
     endless.extend([0, 0]);
     endless.extend([CONSTANT, 0, 0, 0]);
-    assert!(Texts::read(&mut Reader::new(&endless), usize::MAX, &mut Unpacker::new()).is_ok());
+    assert!(Texts::read(&mut Reader::new(&endless), usize::MAX, &Contexts::NONE, &mut Unpacker::new()).is_ok());
+}
+
+/// Rows of four traces of 250 spans each: the parent of every span is the one before it, of the first there is none.
+fn chains() -> (Vec<u32>, Vec<u32>, Vec<u16>) {
+    let traces = (0..1000).map(|row| row / 250).collect();
+    let series = (0..1000).map(|row| row % 2).collect();
+    let parents = (0..1000).map(|row: u16| if row.is_multiple_of(250) { NO_ROW } else { row - 1 }).collect();
+    (traces, series, parents)
+}
+
+/// Form and length of `values`, one per row of `chains`; asserts that they come back.
+#[track_caller]
+fn numbers_in_chains(values: &[u64]) -> (u8, usize) {
+    let (traces, series, parents) = chains();
+    let contexts = Contexts {
+        traces: RowIds { ids: &traces, n: 4 },
+        series: RowIds { ids: &series, n: 2 },
+        parents: &parents,
+        ..Contexts::NONE
+    };
+    let mut out = Vec::new();
+    put_numbers(&mut out, values, &contexts, &mut Packer::new());
+    let read = read_numbers(&mut Reader::new(&out), values.len(), &contexts, &mut Unpacker::new()).unwrap();
+    assert_eq!(read.into_values(values.len()), values);
+    (out[0], out.len())
+}
+
+#[test]
+fn a_value_of_the_whole_trace_is_stored_once() {
+    let (form, len) = numbers_in_chains(&(0..1000).map(|row| scatter(row / 250)).collect::<Vec<_>>());
+    assert!(form == 1 && len < 100, "few enough for a list: {form} {len}");
+    let (form, len) = numbers_in_chains(&(0..1000).map(|row| scatter(row / 3)).collect::<Vec<_>>());
+    assert!(form == 2 && len < 334 * 8 + 200, "{form} {len}");
+}
+
+#[test]
+fn a_value_that_is_fixed_in_one_series_costs_only_in_the_other() {
+    let port = |row| if row % 2 == 0 { 8080 } else { 32_768 + scatter(row) % 28_000 };
+    let (form, len) = numbers_in_chains(&(0..1000).map(port).collect::<Vec<_>>());
+    assert!(form == 2 && len < 500 * 2 + 100, "{form} {len}");
+}
+
+#[test]
+fn texts_of_a_few_kinds_cost_their_numbers() {
+    let kinds = ["/users/", "/cart/7/items/", "http://shop:8080/v2/orders/"];
+    let (form, len) = texts_of(|i| format!("{}{}", kinds[usize::try_from(i % 3).unwrap()], scatter(i) % 100_000));
+    assert!(form == 3 && len < 1000 * 17 / 8 + 400, "{form} {len}");
+    // A byte that stands for a number, and numbers that are none, are left alone.
+    let (form, _) = texts_of(|i| format!("a{}\0{}", i, i % 3));
+    assert!(form < 3, "{form}");
+    let (_form, len) = texts_of(|i| format!("{}{:07}", kinds[usize::try_from(i % 3).unwrap()], scatter(i) % 10_000));
+    assert!(len < 1000 * 8, "{len}");
+}
+
+#[test]
+fn scopes_follow_from_series_and_the_scope_of_the_parent() {
+    let (_, series, parents) = chains();
+    let contexts = Contexts { series: RowIds { ids: &series, n: 2 }, parents: &parents, ..Contexts::NONE };
+    // Each trace goes back and forth between two instances of its own.
+    let scopes: Vec<u64> = (0..1000).map(|row| row / 250 * 2 + row % 2).collect();
+    let mut out = Vec::new();
+    put_scopes(&mut out, &scopes, &contexts, &mut Packer::new());
+    let read = read_scopes(&mut Reader::new(&out), 1000, &contexts, &mut Unpacker::new()).unwrap();
+    assert_eq!((read, out[0]), (scopes, 1));
+    assert!(out.len() < 80, "{}", out.len());
 }
 
 proptest! {
@@ -154,7 +219,7 @@ proptest! {
         let mut unpacker = Unpacker::new();
         let _ints = Ints::read(&mut Reader::new(&bytes), n, &mut unpacker);
         let _numbers = read_numbers(&mut Reader::new(&bytes), n, &Contexts::NONE, &mut unpacker);
-        if let Ok(texts) = Texts::read(&mut Reader::new(&bytes), n, &mut unpacker) {
+        if let Ok(texts) = Texts::read(&mut Reader::new(&bytes), n, &Contexts::NONE, &mut unpacker) {
             let _text = texts.write(n, &mut Vec::new());
         }
     }

@@ -5,17 +5,21 @@
 //! 1 DECIMAL  k:u8 in [1, 8]   k + 1 texts: what stands around k numbers without leading zeros   k times ints
 //! 2 FIXED    len:u8 template:len bytes   mask: len bits, 1 = varies   then the varying bytes of all values as
 //!            symbols:u8   0 blob of bytes | 1 blob of hex nibbles (0-9a-f) | 2 ints, zero-padded decimals
+//! 3 KINDS    see `templates`
 //! ```
 //! UUIDs, padded numbers and hex ids are FIXED, `user-17` and `10.0.3.17` are DECIMAL.
 
 use std::ops::Range;
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text};
+use super::codes::Contexts;
 use super::ints::{Ints, put_ints};
+use super::templates::{Templates, put_templates};
 
 const BYTES: u8 = 0;
 const DECIMAL: u8 = 1;
 const FIXED: u8 = 2;
+const KINDS: u8 = 3;
 const SYMBOLS_BYTES: u8 = 0;
 const SYMBOLS_NIBBLES: u8 = 1;
 const SYMBOLS_DECIMAL: u8 = 2;
@@ -47,6 +51,12 @@ pub(crate) enum Texts {
         varying: Vec<usize>,
         symbols: Symbols,
     },
+    Kinds(Templates),
+    /// Places among fewer stored values.
+    Same {
+        places: Vec<u32>,
+        stored: Box<Texts>,
+    },
     /// Indexes into a dictionary.
     Coded {
         codes: Ints,
@@ -72,7 +82,7 @@ pub(crate) enum Symbols {
 }
 
 /// Appends `values`, of which there must be at least one.
-pub(crate) fn put_texts(out: &mut Vec<u8>, values: &[&[u8]], packer: &mut Packer) {
+pub(crate) fn put_texts(out: &mut Vec<u8>, values: &[&[u8]], contexts: &Contexts<'_>, packer: &mut Packer) {
     let Some(first) = values.first() else { return };
     let len = u8::try_from(first.len()).unwrap_or(0);
     if 0 < len && values.iter().all(|value| value.len() == first.len()) {
@@ -82,6 +92,12 @@ pub(crate) fn put_texts(out: &mut Vec<u8>, values: &[&[u8]], packer: &mut Packer
     if put_decimal_form(out, first, values, packer) {
         return;
     }
+    let start = out.len();
+    out.push(KINDS);
+    if put_templates(out, values, contexts, packer) {
+        return;
+    }
+    out.truncate(start);
     let (prefix, suffix) = shared_ends(first, values);
     out.push(BYTES);
     put_text(out, first.get(..prefix).unwrap_or_default());
@@ -153,7 +169,8 @@ fn split_numbers(value: &[u8], around: &[&[u8]], numbers: &mut [Vec<u64>]) -> bo
     rest.is_empty()
 }
 
-fn canonical_decimal(text: &[u8]) -> Option<u64> {
+/// A number without leading zeros and of at most 19 digits.
+pub(super) fn canonical_decimal(text: &[u8]) -> Option<u64> {
     let padded = 1 < text.len() && text.starts_with(b"0");
     if padded { None } else { decimal(text.iter().copied()) }
 }
@@ -218,7 +235,12 @@ fn nibbles(symbols: &[u8]) -> Option<Vec<u8>> {
 
 impl Texts {
     /// Reads what `put_texts` wrote for `n` values.
-    pub(crate) fn read(reader: &mut Reader<'_>, n: usize, unpacker: &mut Unpacker) -> Result<Self, Malformed> {
+    pub(crate) fn read(
+        reader: &mut Reader<'_>,
+        n: usize,
+        contexts: &Contexts<'_>,
+        unpacker: &mut Unpacker,
+    ) -> Result<Self, Malformed> {
         match reader.u8()? {
             BYTES => {
                 let (prefix, suffix) = (reader.text()?.to_vec(), reader.text()?.to_vec());
@@ -235,6 +257,7 @@ impl Texts {
                 Ok(Self::Decimal { prefix, numbers: after.into_iter().map(read).collect::<Result<_, _>>()? })
             }
             FIXED => Self::read_fixed(reader, n, unpacker),
+            KINDS => Templates::read(reader, n, contexts, unpacker).map(Self::Kinds),
             _ => Err(Malformed("unknown form of texts")),
         }
     }
@@ -291,6 +314,11 @@ impl Texts {
                     symbols.fill(idx, varying, written);
                 }
             }
+            Self::Kinds(templates) => templates.write(idx, out)?,
+            Self::Same { places, stored } => {
+                let place = *places.get(idx).ok_or(Malformed("a text is past the end"))?;
+                stored.write(place as usize, out)?;
+            }
             Self::Coded { codes, dictionary, n_entries } => {
                 let code = codes.index(idx);
                 if *n_entries <= code {
@@ -332,7 +360,8 @@ fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
 }
 
-fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
+/// Appends a number's digits.
+pub(super) fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
     let start = out.len();
     loop {
         out.push(b'0' + super::bytes::low_byte(number % 10));

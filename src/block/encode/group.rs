@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::column::Column;
 use super::survey::{Located, Survey};
-use crate::block::codec::{put_varint, zigzag};
+use crate::block::codec::{NO_ROW, put_varint, zigzag};
 use crate::block::columns as column;
 use crate::block::columns::ColumnId;
 use crate::model::{Rows, Span, SpanBatch, SpanId, Value};
@@ -56,22 +56,30 @@ pub(super) struct Cursor {
     link: usize,
 }
 
-/// Fills the columns with the spans of a group, whose first one is row `first` of the block. Gives the run (rows of
-/// one trace) of each row.
+/// What the rows of a group are to each other.
+pub(super) struct Filled {
+    /// The run (rows of one trace) of each row.
+    pub(super) runs: Vec<u32>,
+    /// The row of each row's parent, or `NO_ROW`.
+    pub(super) parents: Vec<u16>,
+}
+
+/// Fills the columns with the spans of a group, whose first one is row `first` of the block.
 pub(super) fn fill<'a>(
     columns: &mut Columns<'a>,
     spans: &[Located<'a>],
     first: usize,
     survey: &Survey<'a>,
     cursor: &mut Cursor,
-) -> Vec<u32> {
+) -> Filled {
     let mut runs = Vec::with_capacity(spans.len());
+    let mut parents = Vec::with_capacity(spans.len());
     let mut start_row: u16 = 0;
     let by_trace = |a: &Located<'_>, b: &Located<'_>| a.1.trace_id == b.1.trace_id;
     for (number, run) in (0..).zip(spans.chunk_by(by_trace)) {
         runs.resize(runs.len() + run.len(), number);
         fill_run(columns, run);
-        fill_parents(columns, run);
+        fill_parents(columns, run, &mut parents);
         for (offset, (batch, span)) in (0_u16..).zip(run) {
             let row = start_row + offset;
             fill_span(columns, batch, span, row, first + usize::from(row), survey);
@@ -80,7 +88,7 @@ pub(super) fn fill<'a>(
         }
         start_row = start_row.saturating_add(u16::try_from(run.len()).unwrap_or(u16::MAX));
     }
-    runs
+    Filled { runs, parents }
 }
 
 /// Trace and start times: rows of one trace are neighbours and ascend.
@@ -97,7 +105,8 @@ fn fill_run(columns: &mut Columns<'_>, run: &[Located<'_>]) {
     }
 }
 
-fn fill_parents(columns: &mut Columns<'_>, run: &[Located<'_>]) {
+fn fill_parents(columns: &mut Columns<'_>, run: &[Located<'_>], parents: &mut Vec<u16>) {
+    let start = parents.len();
     let rows: HashMap<SpanId, usize> = if SCANNED_RUN_MAX < run.len() {
         run.iter().enumerate().map(|(row, (_, span))| (span.span_id, row)).collect()
     } else {
@@ -110,6 +119,8 @@ fn fill_parents(columns: &mut Columns<'_>, run: &[Located<'_>]) {
         } else {
             rows.get(&parent).copied()
         };
+        let in_group = parent_row.filter(|_| !parent.is_zero()).and_then(|row| u16::try_from(start + row).ok());
+        parents.push(in_group.unwrap_or(NO_ROW));
         let code = match parent_row {
             _ if parent.is_zero() => 0,
             Some(parent_row) => 2 + zigzag((row as u64).wrapping_sub(parent_row as u64)),

@@ -7,14 +7,14 @@ mod scopes;
 mod shapes;
 mod survey;
 
-pub(super) use column::{TEXTS_CODED, TEXTS_PLAIN};
+pub(super) use column::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
 
 use std::sync::Arc;
 
-use self::column::Column;
-use self::group::{Columns, Cursor, fill};
+use self::column::{Column, Predictors};
+use self::group::{Columns, Cursor, Filled, fill};
 use self::survey::{Located, Survey, survey};
-use super::codec::{Contexts, Packer, RowIds, put_blob, put_text};
+use super::codec::{Contexts, Packer, RowIds, callers, put_blob, put_text};
 use super::columns::{
     ColumnId, FIRST_DYNAMIC, GROUP_ITEMS_MAX, GROUP_ROWS, GROUP_VALUES_MAX, contexts_of, kind_of_fixed,
 };
@@ -62,8 +62,11 @@ pub fn encode(batches: &[Arc<SpanBatch>], rows: &[RowRef], horizon: UnixNanos) -
         check_items(group)?;
         fences.push(group.first().map_or(TraceId::default(), |(_, span)| span.trace_id));
         let first = number * GROUP_ROWS;
-        let runs = fill(&mut columns, group, first, &survey, &mut cursor);
-        let (bytes, chunks) = finish_group(&mut columns, &contexts(&survey, first, &runs), &mut packer)?;
+        let filled = fill(&mut columns, group, first, &survey, &mut cursor);
+        let known = contexts(&survey, first, &filled);
+        let (ids, n) = callers(known.scopes.ids, &known);
+        let known = Contexts { callers: RowIds { ids: &ids, n }, ..known };
+        let (bytes, chunks) = finish_group(&mut columns, &known, &mut packer)?;
         groups.push((SectionId::of_group(number), bytes));
         directory.push(chunks);
     }
@@ -114,13 +117,15 @@ fn n_values(batch: &SpanBatch, span: &Span) -> usize {
     batch.attributes(span.attributes).len() + of_events + of_links
 }
 
-fn contexts<'a>(survey: &'a Survey<'_>, first: usize, runs: &'a [u32]) -> Contexts<'a> {
-    let rows = first..first + runs.len();
+fn contexts<'a>(survey: &'a Survey<'_>, first: usize, filled: &'a Filled) -> Contexts<'a> {
+    let rows = first..first + filled.runs.len();
     Contexts {
         owners: None,
         series: RowIds { ids: survey.row_series.get(rows.clone()).unwrap_or_default(), n: survey.series.len() },
         scopes: RowIds { ids: survey.row_scopes.get(rows).unwrap_or_default(), n: survey.scopes.n_scopes() },
-        traces: RowIds { ids: runs, n: runs.len() },
+        traces: RowIds { ids: &filled.runs, n: filled.runs.len() },
+        parents: &filled.parents,
+        callers: RowIds::NONE,
     }
 }
 
@@ -131,9 +136,10 @@ fn finish_group(
     packer: &mut Packer,
 ) -> Result<(Vec<u8>, Vec<Chunk>), BlockError> {
     let (mut bytes, mut chunks) = (Vec::new(), Vec::new());
+    let mut predictors = Predictors::default();
     for (number, column) in (0..).zip(&mut columns.0) {
         let start = bytes.len();
-        column.finish_group(&mut bytes, &contexts_of(number, *contexts), packer);
+        column.finish_group(&mut bytes, &contexts_of(number, *contexts), &mut predictors, packer);
         if start < bytes.len() {
             chunks.push(chunk(number, start, bytes.len())?);
         }

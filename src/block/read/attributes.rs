@@ -1,9 +1,7 @@
 //! The attribute columns of a row group, as far as the wanted rows need them.
 
-use std::collections::HashMap;
-
 use super::super::codec::{Contexts, Ints, Malformed, Texts, unzigzag};
-use super::super::columns::{GROUP_VALUES_MAX, Kind, ValueType};
+use super::super::columns::{ColumnId, GROUP_VALUES_MAX, Kind, ValueType};
 use super::super::error::BlockError;
 use super::group::Group;
 use super::tables::{AttributeRow, Shapes, damaged, n_rows, push_text};
@@ -67,16 +65,26 @@ impl<'a> AttributeColumns<'a> {
         lists: &ShapeLists,
         contexts: Contexts<'_>,
     ) -> Result<Self, BlockError> {
-        let mut columns = wanted_columns(rows, group.n_rows, shapes, lists).map_err(damaged)?;
-        collect_owners(&mut columns, group.n_rows, shapes, lists).map_err(damaged)?;
+        let mut columns = wanted_columns(rows, shapes, lists).map_err(damaged)?;
         group.fetch(|column| columns.get(usize::from(column)).is_some_and(Option::is_some))?;
-        for (number, column) in (0..).zip(&mut columns) {
-            let Some(column) = column else { continue };
+        want_predictors(&mut columns, group, shapes)?;
+        collect_owners(&mut columns, group.n_rows, shapes, lists).map_err(damaged)?;
+        for (number, at) in (0..).zip(0..columns.len()) {
+            let (before, rest) = columns.split_at_mut(at);
+            let Some(Some(column)) = rest.first_mut() else { continue };
             let (n, contexts) = (column.owners.len(), contexts.of(&column.owners));
-            column.values = if column.kind == Kind::Texts {
-                Values::Texts(group.texts(number, n, contexts)?)
-            } else {
-                Values::Numbers(group.numbers(number, n, contexts)?)
+            column.values = match (column.kind, group.predictor(number)) {
+                (Kind::Texts, Some(by)) => {
+                    let by = before.get(usize::from(by)).and_then(Option::as_ref);
+                    let told_by = by.filter(|by| by.owners == column.owners).and_then(Wanted::as_numbers);
+                    let told_by =
+                        told_by.ok_or_else(|| group.damaged(Malformed("a column is told by none like it")))?;
+                    Values::Texts(group.texts_told(number, &told_by)?)
+                }
+                (Kind::Texts, None) => Values::Texts(group.texts(number, n, contexts)?),
+                (Kind::Raw | Kind::Ints | Kind::Numbers | Kind::Scopes, _) => {
+                    Values::Numbers(group.numbers(number, n, contexts)?)
+                }
             };
         }
         Ok(Self { shapes, columns })
@@ -107,12 +115,7 @@ impl<'a> AttributeColumns<'a> {
     }
 }
 
-fn wanted_columns(
-    rows: &[usize],
-    n_group_rows: usize,
-    shapes: &Shapes<'_>,
-    lists: &ShapeLists,
-) -> Result<Vec<Option<Wanted>>, Malformed> {
+fn wanted_columns(rows: &[usize], shapes: &Shapes<'_>, lists: &ShapeLists) -> Result<Vec<Option<Wanted>>, Malformed> {
     let mut columns = Vec::new();
     for shape in rows.iter().flat_map(|row| lists.of_row(*row)) {
         for member in shapes.members(shape)? {
@@ -124,16 +127,46 @@ fn wanted_columns(
                 columns.resize_with(at + 1, || None);
             }
             if let Some(slot @ None) = columns.get_mut(at) {
-                *slot = Some(Wanted {
-                    kind,
-                    owners: Vec::with_capacity(n_group_rows),
-                    values: Values::Texts(Texts::Empty),
-                    next: 0,
-                });
+                *slot = Some(Wanted::new(kind));
             }
         }
     }
     Ok(columns)
+}
+
+impl Wanted {
+    fn new(kind: Kind) -> Self {
+        Self { kind, owners: Vec::new(), values: Values::Texts(Texts::Empty), next: 0 }
+    }
+
+    /// The values, as far as they can tell those of another column: numbers, or codes.
+    fn as_numbers(&self) -> Option<Vec<u64>> {
+        match &self.values {
+            Values::Numbers(numbers) | Values::Texts(Texts::Coded { codes: numbers, .. }) => {
+                Some((0..self.owners.len()).map(|idx| numbers.get(idx)).collect())
+            }
+            Values::Texts(_) => None,
+        }
+    }
+}
+
+/// Adds the columns that tell those wanted; they stand before them, and are told by none themselves.
+fn want_predictors(
+    columns: &mut [Option<Wanted>],
+    group: &mut Group<'_>,
+    shapes: &Shapes<'_>,
+) -> Result<(), BlockError> {
+    let mut missing: Vec<ColumnId> = Vec::new();
+    for (number, at) in (0..).zip(0..columns.len()) {
+        let wanted = columns.get(at).is_some_and(Option::is_some);
+        let Some(by) = group.predictor(number).filter(|by| wanted && *by < number) else { continue };
+        let kind = shapes.attributes.iter().filter_map(|row| row.column).find(|(column, _)| *column == by);
+        if let (Some(slot @ None), Some((_, kind))) = (columns.get_mut(usize::from(by)), kind) {
+            *slot = Some(Wanted::new(kind));
+            missing.push(by);
+        }
+    }
+    group.fetch(|column| missing.contains(&column))
 }
 
 /// Which row each value of the wanted columns is of; rows that are not wanted count too.
@@ -144,21 +177,24 @@ fn collect_owners(
     lists: &ShapeLists,
 ) -> Result<(), Malformed> {
     // The wanted columns of each shape met, so that a row costs no look-ups.
-    let mut of_shapes: HashMap<usize, (Vec<usize>, usize)> = HashMap::new();
-    let (mut last_shape, mut of_last) = (usize::MAX, (Vec::new(), 0));
+    let mut of_shapes: Vec<Option<(Vec<usize>, usize)>> = Vec::new();
     let mut n_values = 0_usize;
     for (row, owner) in (0..n_group_rows).zip(0_u16..) {
         for shape in lists.of_row(row) {
-            if shape != last_shape {
-                let known = of_shapes.remove(&shape).map_or_else(|| wanted_of(columns, shapes, shape), Ok)?;
-                let _none = of_shapes.insert(last_shape, std::mem::replace(&mut of_last, known));
-                last_shape = shape;
+            if of_shapes.get(shape).is_none_or(Option::is_none) {
+                // Fails for a shape that does not exist, before the list grows up to it.
+                let wanted = wanted_of(columns, shapes, shape)?;
+                of_shapes.resize_with(of_shapes.len().max(shape + 1), || None);
+                if let Some(slot) = of_shapes.get_mut(shape) {
+                    *slot = Some(wanted);
+                }
             }
-            n_values = n_values.saturating_add(of_last.1);
+            let Some(Some((wanted, n_members))) = of_shapes.get(shape) else { continue };
+            n_values = n_values.saturating_add(*n_members);
             if GROUP_VALUES_MAX < n_values {
                 return Err(Malformed("shapes claim more values than a row group holds"));
             }
-            for at in &of_last.0 {
+            for at in wanted {
                 if let Some(Some(column)) = columns.get_mut(*at) {
                     column.owners.push(owner);
                 }

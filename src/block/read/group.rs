@@ -1,8 +1,10 @@
 //! One row group while it is read: its chunks, and the columns that others depend on.
 
-use super::super::codec::{Contexts, Ints, Malformed, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers};
+use super::super::codec::{
+    ByNumber, Contexts, Ints, Malformed, Places, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers, read_scopes,
+};
 use super::super::columns::{self as column, ColumnId, contexts_of};
-use super::super::encode::{TEXTS_CODED, TEXTS_PLAIN};
+use super::super::encode::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
 use super::super::error::BlockError;
 use super::super::header::{Chunk, Header};
 use super::super::{SectionId, Sections};
@@ -32,6 +34,10 @@ impl<'a> Group<'a> {
     pub(super) fn new(header: &'a Header, sections: &'a dyn Sections, number: usize) -> Self {
         let n_rows = header.group_rows(number);
         Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker: Unpacker::new() }
+    }
+
+    pub(super) fn n_series(&self) -> usize {
+        self.header.n_series as usize
     }
 
     fn section(&self) -> SectionId {
@@ -80,20 +86,55 @@ impl<'a> Group<'a> {
 
     pub(super) fn texts(&mut self, column: ColumnId, n: usize, contexts: Contexts<'_>) -> Result<Texts, BlockError> {
         let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Texts::Empty) };
-        let bytes = bytes_of(&self.fetched, chunk).map_err(|malformed| self.damaged(malformed))?;
-        let mut reader = Reader::new(bytes);
-        match reader.u8() {
-            Ok(TEXTS_PLAIN) => {
-                Texts::read(&mut reader, n, &mut self.unpacker).map_err(|malformed| self.damaged(malformed))
-            }
-            Ok(TEXTS_CODED) => {
-                let (dictionary, n_entries) = read_dictionary(self.header, self.sections, column, &mut self.unpacker)?;
-                let codes = read_codes(&mut reader, n, n_entries, &contexts, &mut self.unpacker);
-                let codes = codes.map_err(|malformed| self.damaged(malformed))?;
-                Ok(Texts::Coded { codes, dictionary: Box::new(dictionary), n_entries })
-            }
-            _ => Err(self.damaged(Malformed("unknown form of a text column"))),
+        let contexts = contexts_of(column, contexts);
+        let section = self.section();
+        let damaged = |malformed: Malformed| malformed.in_section(section);
+        let mut reader = Reader::new(bytes_of(&self.fetched, chunk).map_err(damaged)?);
+        let form = reader.u8().map_err(damaged)?;
+        let mut forms =
+            TextForms { header: self.header, sections: self.sections, section, column, unpacker: &mut self.unpacker };
+        if form != TEXTS_SAME {
+            return forms.read(form, &mut reader, n, &contexts);
         }
+        let places = Places::read(&mut reader, n, &contexts, forms.unpacker).map_err(damaged)?;
+        let form = reader.u8().map_err(damaged)?;
+        let stored = forms.read(form, &mut reader, places.owners.len(), &contexts.of(&places.owners))?;
+        Ok(Texts::Same { places: places.of_value, stored: Box::new(stored) })
+    }
+
+    /// The column that tells the texts of this one, if one does. Chunks that were not fetched have none.
+    pub(super) fn predictor(&self, column: ColumnId) -> Option<ColumnId> {
+        let chunk = self.header.chunk(self.number, column)?;
+        let mut reader = Reader::new(bytes_of(&self.fetched, chunk).ok()?);
+        if reader.u8() != Ok(TEXTS_CODED_BY) {
+            return None;
+        }
+        reader.varint().ok().and_then(|column| ColumnId::try_from(column).ok())
+    }
+
+    /// Texts that another column tells, which has these values for the same rows.
+    pub(super) fn texts_told(&mut self, column: ColumnId, told_by: &[u64]) -> Result<Texts, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Texts::Empty) };
+        let section = self.section();
+        let damaged = |malformed: Malformed| malformed.in_section(section);
+        let mut reader = Reader::new(bytes_of(&self.fetched, chunk).map_err(damaged)?);
+        let mut predicted = || {
+            let (_form, _column) = (reader.u8()?, reader.varint()?);
+            Ok(Ints::read(&mut reader, told_by.len(), &mut self.unpacker)?.into_values(told_by.len()))
+        };
+        let mut codes = predicted().map_err(damaged)?;
+        let mut last: ByNumber<u64> = ByNumber::default();
+        for (code, value) in codes.iter_mut().zip(told_by) {
+            *code = match code.checked_sub(1) {
+                Some(new) => {
+                    let _before = last.insert(*value, new);
+                    new
+                }
+                None => *last.get(value).ok_or(damaged(Malformed("a code is predicted from nothing")))?,
+            };
+        }
+        let (dictionary, n_entries) = read_dictionary(self.header, self.sections, column, &mut self.unpacker)?;
+        Ok(Texts::Coded { codes: Ints::Values(codes), dictionary: Box::new(dictionary), n_entries })
     }
 
     /// The runs of the group's rows; all of them together are all rows.
@@ -132,21 +173,60 @@ impl<'a> Group<'a> {
         Ok(starts)
     }
 
-    /// An id per row, all of them below `n`.
-    pub(super) fn ids(&mut self, column: ColumnId, n: u32, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
-        let numbers = self.numbers(column, self.n_rows, contexts)?.into_values(self.n_rows);
-        let mut ids = Vec::with_capacity(self.n_rows);
-        ids.extend(numbers.into_iter().map(|id| u32::try_from(id).unwrap_or(u32::MAX)));
-        if ids.iter().all(|id| *id < n) {
-            return Ok(ids);
-        }
-        Err(self.damaged(Malformed("a row names a series or scope that does not exist")))
-    }
-
     /// Series of each row.
     pub(super) fn series(&mut self, run_of_row: &[u32]) -> Result<Vec<u32>, BlockError> {
         let traces = RowIds { ids: run_of_row, n: run_of_row.len() };
-        self.ids(column::SERIES, self.header.n_series, Contexts { traces, ..Contexts::NONE })
+        let numbers = self.numbers(column::SERIES, self.n_rows, Contexts { traces, ..Contexts::NONE })?;
+        self.ids(numbers.into_values(self.n_rows), self.header.n_series)
+    }
+
+    /// Scope of each row.
+    pub(super) fn scopes(&mut self, contexts: Contexts<'_>) -> Result<Vec<u32>, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column::SCOPE) else { return Ok(vec![0; self.n_rows]) };
+        let contexts = contexts_of(column::SCOPE, contexts);
+        let bytes = bytes_of(&self.fetched, chunk);
+        let scopes =
+            bytes.and_then(|bytes| read_scopes(&mut Reader::new(bytes), self.n_rows, &contexts, &mut self.unpacker));
+        self.ids(scopes.map_err(|malformed| self.damaged(malformed))?, self.header.n_scopes)
+    }
+
+    /// The numbers as ids, all of them below `n`.
+    fn ids(&self, numbers: Vec<u64>, n: u32) -> Result<Vec<u32>, BlockError> {
+        const MISSING: Malformed = Malformed("a row names a series or scope that does not exist");
+        let id = |number: u64| u32::try_from(number).ok().filter(|id| *id < n);
+        numbers.into_iter().map(id).collect::<Option<_>>().ok_or_else(|| self.damaged(MISSING))
+    }
+}
+
+/// What reading the forms of one chunk of texts needs.
+struct TextForms<'a> {
+    header: &'a Header,
+    sections: &'a dyn Sections,
+    section: SectionId,
+    column: ColumnId,
+    unpacker: &'a mut Unpacker,
+}
+
+impl TextForms<'_> {
+    /// The forms that hold every value themselves.
+    fn read(
+        &mut self,
+        form: u8,
+        reader: &mut Reader<'_>,
+        n: usize,
+        contexts: &Contexts<'_>,
+    ) -> Result<Texts, BlockError> {
+        let section = self.section;
+        let damaged = |malformed: Malformed| malformed.in_section(section);
+        match form {
+            TEXTS_PLAIN => Texts::read(reader, n, contexts, self.unpacker).map_err(damaged),
+            TEXTS_CODED => {
+                let (dictionary, n_entries) = read_dictionary(self.header, self.sections, self.column, self.unpacker)?;
+                let codes = read_codes(reader, n, n_entries, contexts, self.unpacker).map_err(damaged)?;
+                Ok(Texts::Coded { codes, dictionary: Box::new(dictionary), n_entries })
+            }
+            _ => Err(damaged(Malformed("unknown form of a text column"))),
+        }
     }
 }
 
@@ -176,6 +256,6 @@ fn read_dictionary(
     let range = entry.chunk.offset..entry.chunk.offset.saturating_add(entry.chunk.len);
     let bytes = sections.read(SectionId::DICTIONARIES, range)?;
     let n_entries = entry.n_entries as usize;
-    let texts = Texts::read(&mut Reader::new(&bytes), n_entries, unpacker).map_err(damaged)?;
+    let texts = Texts::read(&mut Reader::new(&bytes), n_entries, &Contexts::NONE, unpacker).map_err(damaged)?;
     Ok((texts, n_entries))
 }

@@ -1,12 +1,14 @@
 //! Rows by what they are rather than what they hold: the traces of a block, the rows of some series, and which of given
 //! spans are there already.
 
-use super::super::codec::{Contexts, Ints, Malformed, RowIds};
+use super::super::codec::{Ints, Malformed};
 use super::super::columns::{self as column, GROUP_ROWS};
 use super::super::error::BlockError;
+use super::super::header::Header;
 use super::super::{Block, Sections};
 use super::block_row;
 use super::group::{Group, run_of_row};
+use super::known::RowsKnown;
 use super::spans::{narrow, nth, rows_where};
 use crate::model::{SeriesKey, SpanId, SpanKey, TraceId, UnixNanos};
 
@@ -69,7 +71,7 @@ impl Block {
                 Some(series) => series,
                 None => series.insert(self.series(sections)?),
             };
-            let stored = keys_of(&mut group, series, self.header.n_scopes)?;
+            let stored = keys_of(&mut group, &self.header, series)?;
             for (at, key) in wanted.iter().enumerate() {
                 if let Ok(row) = stored.binary_search(key) {
                     found.push((start + at, block_row(number * GROUP_ROWS + row)));
@@ -81,11 +83,12 @@ impl Block {
 }
 
 /// The identity of each row of a group whose column of traces was fetched; they ascend.
-fn keys_of(group: &mut Group<'_>, series: &[SeriesKey<'static>], n_scopes: u32) -> Result<Vec<SpanKey>, BlockError> {
+fn keys_of(group: &mut Group<'_>, header: &Header, series: &[SeriesKey<'static>]) -> Result<Vec<SpanKey>, BlockError> {
     group.fetch(|column| {
         matches!(
             column,
             column::SPAN_ID
+                | column::PARENT
                 | column::TRACE_START
                 | column::START_DELTA
                 | column::SERIES
@@ -94,17 +97,8 @@ fn keys_of(group: &mut Group<'_>, series: &[SeriesKey<'static>], n_scopes: u32) 
                 | column::SCOPE
         )
     })?;
-    let runs = group.runs()?;
-    let run_of_row = run_of_row(&runs);
-    let starts = group.starts(&runs)?;
-    let row_series = group.series(&run_of_row)?;
-    let known = Contexts {
-        series: RowIds { ids: &row_series, n: series.len() },
-        traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
-        ..Contexts::NONE
-    };
-    let scopes = group.ids(column::SCOPE, n_scopes, known)?;
-    let rows = Contexts { scopes: RowIds { ids: &scopes, n: n_scopes as usize }, ..known };
+    let known = RowsKnown::read(group)?;
+    let rows = known.contexts(header);
     let exceptions = group.numbers(column::EXCEPTIONS, group.n_rows, rows)?;
     let n_looked_at = if let Ints::Constant(0) = exceptions { 0 } else { group.n_rows };
     let kind_rows = rows_where(n_looked_at, |row| exceptions.get(row) & 2 != 0);
@@ -114,12 +108,14 @@ fn keys_of(group: &mut Group<'_>, series: &[SeriesKey<'static>], n_scopes: u32) 
         let owner = u16::try_from(row).unwrap_or(u16::MAX);
         let kind = match kind_rows.binary_search(&owner) {
             Ok(at) => narrow(&kinds, at)?.cast_signed(),
-            Err(_) => {
-                row_series.get(row).and_then(|row| series.get(*row as usize)).map_or(0, |key| i32::from(key.kind as u8))
-            }
+            Err(_) => known
+                .series
+                .get(row)
+                .and_then(|row| series.get(*row as usize))
+                .map_or(0, |key| i32::from(key.kind as u8)),
         };
-        let run = run_of_row.get(row).and_then(|run| runs.get(*run as usize));
-        let (Some(run), Some(start), Some(span_id)) = (run, starts.get(row), nth(span_ids, row)) else {
+        let run = known.run_of_row.get(row).and_then(|run| known.runs.get(*run as usize));
+        let (Some(run), Some(start), Some(span_id)) = (run, known.starts.get(row), nth(span_ids, row)) else {
             return Err(Malformed("a row has no identity"));
         };
         let start_time_unix_nano = UnixNanos(*start);

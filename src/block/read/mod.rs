@@ -3,12 +3,15 @@
 mod attributes;
 mod group;
 mod keys;
+mod known;
+mod sizes;
 mod spans;
 mod tables;
 
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use self::group::{Group, run_of_row};
+pub use self::sizes::PartSize;
 use self::spans::SpanReader;
 use super::columns::{self as column, GROUP_ROWS};
 use super::error::BlockError;
@@ -109,6 +112,14 @@ impl Block {
     /// `Damaged`, or as `sections` fails.
     pub fn series(&self, sections: &dyn Sections) -> Result<Vec<SeriesKey<'static>>, BlockError> {
         tables::read_series(&self.header, sections)
+    }
+
+    /// What each part of the block takes: of row groups and dictionaries column by column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as `sections` fails.
+    pub fn sizes(&self, sections: &dyn Sections) -> Result<Vec<PartSize>, BlockError> {
+        sizes::sizes(&self.header, sections)
     }
 
     /// Calls `each` with row, series, start and latency of every span with a latency in `within`, in row order, until it

@@ -1,12 +1,13 @@
 //! Spans put together again from their columns.
 
 use super::super::Sections;
-use super::super::codec::{Contexts, Ints, Malformed, RowIds, Texts, unzigzag};
+use super::super::codec::{Contexts, Ints, Malformed, Texts, unzigzag};
 use super::super::columns::{self as column, ColumnId, GROUP_ITEMS_MAX, RARE_NUMBERS};
 use super::super::error::BlockError;
 use super::super::header::Header;
 use super::attributes::{AttributeColumns, ShapeLists, range_of, write_text};
-use super::group::{Group, Run, run_of_row};
+use super::group::Group;
+use super::known::{RowsKnown, parent_row};
 use super::tables::{ScopeCopier, Shapes, Tables, n_rows, push_text};
 use crate::model::{Event, Link, Rows, SeriesKey, Span, SpanBatch, SpanId, Text, TraceId, UnixNanos};
 
@@ -25,15 +26,10 @@ pub(super) struct SpanReader<'a> {
 
 /// The columns of a row group that every span needs.
 struct Fixed {
-    runs: Vec<Run>,
-    run_of_row: Vec<u32>,
-    starts: Vec<u64>,
-    series: Vec<u32>,
-    scopes: Vec<u32>,
+    rows: RowsKnown,
     durations: Ints,
     flags: Ints,
     span_ids: Vec<u8>,
-    parents: Ints,
     raw_parents: Vec<u8>,
     /// Rows with a parent in `raw_parents`.
     raw_parent_rows: Vec<u16>,
@@ -91,7 +87,7 @@ impl<'a> SpanReader<'a> {
         let mut group = Group::new(self.header, self.sections, number);
         group.fetch(|column| column < RARE_NUMBERS)?;
         let (fixed, lists) = read_fixed(&mut group, self.header)?;
-        let contexts = fixed.contexts(self.header);
+        let contexts = fixed.rows.contexts(self.header);
         let mut attributes = AttributeColumns::read(&mut group, rows, self.shapes, &lists, contexts)?;
         for row in rows {
             self.read_span(*row, &fixed, &lists, &mut attributes).map_err(|error| match error {
@@ -111,10 +107,10 @@ impl<'a> SpanReader<'a> {
     ) -> Result<(), ReadError> {
         const MISSING: Malformed = Malformed("a row has no id or series");
         let owner = u16::try_from(row).unwrap_or(u16::MAX);
-        let run = fixed.run_of_row.get(row).and_then(|run| fixed.runs.get(*run as usize)).ok_or(MISSING)?;
-        let start = fixed.starts.get(row).copied().ok_or(MISSING)?;
-        let series_row = fixed.series.get(row).copied().ok_or(MISSING)?;
-        let scope = fixed.scopes.get(row).copied().ok_or(MISSING)?;
+        let run = fixed.rows.run_of_row.get(row).and_then(|run| fixed.rows.runs.get(*run as usize)).ok_or(MISSING)?;
+        let start = fixed.rows.starts.get(row).copied().ok_or(MISSING)?;
+        let series_row = fixed.rows.series.get(row).copied().ok_or(MISSING)?;
+        let scope = fixed.rows.scopes.get(row).copied().ok_or(MISSING)?;
         let (kind, status_code) =
             fixed.exceptions.numbers(self.series.get(series_row as usize).ok_or(MISSING)?, owner)?;
         let [dropped_attributes, dropped_events, dropped_links] = &fixed.dropped;
@@ -227,32 +223,20 @@ impl From<BlockError> for ReadError {
 }
 
 impl Fixed {
-    fn contexts(&self, header: &Header) -> Contexts<'_> {
-        Contexts {
-            owners: None,
-            series: RowIds { ids: &self.series, n: header.n_series as usize },
-            scopes: RowIds { ids: &self.scopes, n: header.n_scopes as usize },
-            traces: RowIds { ids: &self.run_of_row, n: self.run_of_row.len() },
-        }
-    }
-
     fn span_id(&self, row: usize) -> Result<SpanId, Malformed> {
         nth(&self.span_ids, row).map(SpanId).ok_or(Malformed("a row has no span id"))
     }
 
     fn parent(&self, row: usize) -> Result<SpanId, Malformed> {
         const MISSING: Malformed = Malformed("a parent is missing");
-        match self.parents.get(row) {
+        match self.rows.parents.get(row).copied().unwrap_or_default() {
             0 => Ok(SpanId::default()),
             1 => {
                 let owner = u16::try_from(row).unwrap_or(u16::MAX);
                 let at = self.raw_parent_rows.binary_search(&owner).map_err(|_| MISSING)?;
                 nth(&self.raw_parents, at).map(SpanId).ok_or(MISSING)
             }
-            code => {
-                let parent = (row as u64).wrapping_sub(unzigzag(code - 2));
-                usize::try_from(parent).ok().and_then(|parent| nth(&self.span_ids, parent)).map(SpanId).ok_or(MISSING)
-            }
+            code => nth(&self.span_ids, parent_row(row, code).ok_or(MISSING)?).map(SpanId).ok_or(MISSING),
         }
     }
 }
@@ -274,19 +258,9 @@ impl Exceptions {
 
 fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLists), BlockError> {
     let n = group.n_rows;
-    let runs = group.runs()?;
-    let run_of_row = run_of_row(&runs);
-    let starts = group.starts(&runs)?;
-    let series = group.series(&run_of_row)?;
-    let known = Contexts {
-        series: RowIds { ids: &series, n: header.n_series as usize },
-        traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
-        ..Contexts::NONE
-    };
-    let scopes = group.ids(column::SCOPE, header.n_scopes, known)?;
-    let rows = Contexts { scopes: RowIds { ids: &scopes, n: header.n_scopes as usize }, ..known };
-    let parents = group.numbers(column::PARENT, n, rows)?;
-    let raw_parent_rows = rows_where(n, |row| parents.get(row) == 1);
+    let known = RowsKnown::read(group)?;
+    let rows = known.contexts(header);
+    let raw_parent_rows = rows_where(n, |row| known.parents.get(row) == Some(&1));
     let (event_ends, event_rows) = items(group, column::EVENT_COUNT, rows)?;
     let (link_ends, link_rows) = items(group, column::LINK_COUNT, rows)?;
     let lists = ShapeLists {
@@ -309,13 +283,8 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
         exceptions: read_exceptions(group, rows)?,
         events: read_events(group, rows.of(&event_rows), event_rows.len())?,
         links: read_links(group, rows.of(&link_rows), link_rows.len())?,
-        parents,
         raw_parent_rows,
-        starts,
-        scopes,
-        series,
-        run_of_row,
-        runs,
+        rows: known,
     };
     Ok((fixed, lists))
 }
