@@ -36,7 +36,7 @@ const PERCENTILE_QUESTIONS: usize = 1_000;
 const PARTITIONS: u64 = 12;
 const BYTES_PER_SPAN: u64 = 44;
 /// No single step of a run takes longer.
-const STEP_WITHIN: Duration = Duration::from_secs(900);
+const STEP_WITHIN: Duration = Duration::from_mins(15);
 
 /// What one run does.
 #[derive(Clone, Debug)]

@@ -49,7 +49,7 @@ pub struct RawConfig {
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
     /// Age at which spans leave, by whole partitions; in the file also one per service [default: 7d]
-    #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION", value_parser = Retention::parse)]
+    #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION", value_parser = clap::value_parser!(Retention))]
     pub retention: Option<Retention>,
     /// Disk space of all partitions; above it the oldest leave [default: 50GiB]
     #[arg(long, env = "SPANDREL_MAX_DISK", value_name = "SIZE")]
@@ -95,11 +95,13 @@ pub struct RetentionRule {
     pub keep: String,
 }
 
-impl Retention {
-    fn parse(text: &str) -> Result<Self, std::convert::Infallible> {
-        Ok(Self::All(text.to_owned()))
+impl From<String> for Retention {
+    fn from(keep: String) -> Self {
+        Self::All(keep)
     }
+}
 
+impl Retention {
     /// A flag speaks of all services: the rules of the file for single ones stay.
     fn or(self, fallback: Option<Self>) -> Self {
         match (self, fallback) {

@@ -23,6 +23,7 @@ mod files;
 mod head;
 mod keep;
 mod manifest;
+mod open;
 mod pack;
 mod pages;
 mod partition;
@@ -54,8 +55,9 @@ pub use copying::Progress;
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
+pub use open::{EachSlot, OpenPartition};
 pub use pages::BlockSections;
-pub use partition::{EachSlot, OpenPartition, Partition};
+pub use partition::Partition;
 pub use rebuild::Rebuild;
 pub use rollup::{RollupTable, RollupWindow};
 pub use series_table::SeriesList;
@@ -420,7 +422,7 @@ impl Store {
     /// its spans belong to no answer any more.
     pub fn open_partition(&self, partition: &Arc<Partition>) -> Result<Arc<OpenPartition>, StoreError> {
         let open = match partition.open(&self.config) {
-            Err(error) if self.is_lost(partition, &error) => return Err(self.quarantine_sealed(partition, error)),
+            Err(error) if Self::is_lost(partition, &error) => return Err(self.quarantine_sealed(partition, error)),
             opened => opened?,
         };
         if partition.manifest().is_some() {
@@ -435,7 +437,7 @@ impl Store {
     }
 
     /// Whether a sealed partition will never open again, as opposed to a disk that refuses at the moment.
-    fn is_lost(&self, partition: &Partition, error: &StoreError) -> bool {
+    fn is_lost(partition: &Partition, error: &StoreError) -> bool {
         let Some(manifest) = partition.manifest() else { return false };
         error.is_damage() || (matches!(error, StoreError::Engine { .. }) && manifest.differs(partition.dir()))
     }

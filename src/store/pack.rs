@@ -136,7 +136,7 @@ impl Pack {
         file.read_exact_at(&mut tail, offset).map_err(&unreadable)?;
         let read = read_tail(&tail, offset).ok_or_else(|| damaged("its directory has a wrong checksum"));
         let (directory, checkpoint) = read?;
-        Ok(Self { file, directory, checkpoint, path })
+        Ok(Self { file, path, directory, checkpoint })
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -1,8 +1,6 @@
-//! One partition: a directory with one database, active until it is sealed, opened when somebody asks.
+//! One partition: a directory that takes blocks until it is sealed, and is opened when somebody asks.
 
-use std::collections::HashMap;
 use std::fs;
-use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,20 +8,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, SectionId};
-use crate::latency::{Slot, SlotLatency, SlotTableReader};
-use crate::model::{DurationNanos, SpanBatch, SpanKey, TraceId, UnixNanos};
+use crate::model::{TraceId, UnixNanos};
 use crate::telemetry::Counters;
 
-use super::engine::Engine;
-use super::pack::Pack;
-use super::pages::{BlockSections, Checkpoint, Kind, Pages, Place};
-use super::series_table::{SeriesList, SeriesTable};
 use super::trace_index::{self, TraceBlocks};
-use super::{Manifest, StoreConfig, StoreError, files};
-
-/// Sees one slot of one series; the buffer is used again.
-pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
+use super::{Manifest, OpenPartition, StoreConfig, StoreError, files};
 
 /// A partition, open or not.
 #[derive(Debug)]
@@ -81,17 +70,6 @@ impl Opening {
         }
         self.held.clone()
     }
-}
-
-/// The database of a partition and what is kept of its blocks in memory: some 10 KiB and 2 bytes per trace of each block
-/// that was asked for.
-#[derive(Debug)]
-pub struct OpenPartition {
-    pub(super) pages: Pages,
-    /// Blocks that were asked for, by number.
-    blocks: RwLock<HashMap<u64, Arc<Block>>>,
-    checkpoint: Mutex<Checkpoint>,
-    pub(super) series: SeriesTable,
 }
 
 impl Partition {
@@ -409,205 +387,4 @@ fn close_database(mut database: Arc<OpenPartition>) -> bool {
 /// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.
 pub(super) fn is_rebuilt(name: &str) -> bool {
     name.rsplit_once('.').is_some_and(|(label, _number)| label.ends_with(REBUILT_SUFFIX))
-}
-
-impl OpenPartition {
-    /// The database of a partition that is not sealed; made when there is none.
-    pub(super) fn growing(store_dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        Self::of(Pages::Growing(Engine::open(store_dir, cache_bytes)?))
-    }
-
-    /// The file of a sealed one.
-    pub(super) fn sealed(dir: &Path) -> Result<Self, StoreError> {
-        Self::of(Pages::Sealed(Pack::open(dir)?))
-    }
-
-    fn of(pages: Pages) -> Result<Self, StoreError> {
-        let checkpoint = Mutex::new(pages.checkpoint()?);
-        Ok(Self { pages, blocks: RwLock::default(), checkpoint, series: SeriesTable::default() })
-    }
-
-    /// Where blocks can be written.
-    pub(super) fn engine(&self) -> Result<&Engine, StoreError> {
-        match &self.pages {
-            Pages::Growing(engine) => Ok(engine),
-            Pages::Sealed(_) => Err(self.damaged("it is sealed and takes no more blocks".to_owned())),
-        }
-    }
-
-    /// Reads every header and filter.
-    pub(super) fn all_blocks_readable(&self) -> Result<(), StoreError> {
-        self.block_numbers().try_for_each(|block_no| self.readable_block(block_no).map(drop))
-    }
-
-    fn damaged(&self, what: String) -> StoreError {
-        StoreError::Damaged { path: self.pages.path().to_path_buf(), what }
-    }
-
-    pub(super) fn checkpoint(&self) -> Checkpoint {
-        *self.checkpoint.lock()
-    }
-
-    /// Journal sequence up to which everything is in blocks.
-    pub fn covered_sequence(&self) -> u64 {
-        self.checkpoint().sequence
-    }
-
-    /// Takes over a block that was just written.
-    pub(super) fn add_block(&self, block_no: u64, block: Arc<Block>) {
-        let _new = self.blocks.write().insert(block_no, block);
-    }
-
-    pub(super) fn set_checkpoint(&self, checkpoint: Checkpoint) {
-        *self.checkpoint.lock() = checkpoint;
-    }
-
-    /// Numbers of all blocks, ascending from 1.
-    pub fn block_numbers(&self) -> RangeInclusive<u64> {
-        1..=self.checkpoint().blocks
-    }
-
-    /// The first `visible` blocks with their numbers; `None` in place of a damaged one. Reads the headers that were not
-    /// asked for before.
-    pub fn blocks(&self, visible: u64) -> Vec<(u64, Option<Arc<Block>>)> {
-        (1..=visible.min(self.checkpoint().blocks)).map(|block_no| (block_no, self.block(block_no))).collect()
-    }
-
-    /// One block; `None` when there is none or it is damaged. Reads its header and filter the first time.
-    pub fn block(&self, block_no: u64) -> Option<Arc<Block>> {
-        if let Some(known) = self.blocks.read().get(&block_no) {
-            return Some(Arc::clone(known));
-        }
-        let block = Arc::new(Block::open(&BlockSections { pages: &self.pages, block_no }).ok()?);
-        let _same = self.blocks.write().insert(block_no, Arc::clone(&block));
-        Some(block)
-    }
-
-    pub(super) fn readable_block(&self, block_no: u64) -> Result<Arc<Block>, StoreError> {
-        self.block(block_no).ok_or_else(|| self.damaged(format!("header of block {block_no}")))
-    }
-
-    /// Calls `each` with the traces of a block, ascending.
-    ///
-    /// # Errors
-    /// `Block` or `Damaged`.
-    pub fn traces(&self, block_no: u64, each: &mut dyn FnMut(TraceId)) -> Result<(), StoreError> {
-        self.with_block(block_no, |block, sections| block.traces(sections, each))
-    }
-
-    /// The rows of a block whose series `wanted` names, ascending.
-    ///
-    /// # Errors
-    /// `Block` or `Damaged`.
-    pub(super) fn rows_of_series(&self, block_no: u64, wanted: &[bool]) -> Result<Vec<u32>, StoreError> {
-        self.with_block(block_no, |block, sections| block.rows_of_series(sections, wanted))
-    }
-
-    /// The rows of those of `keys`, which ascend, that a block holds, with their positions in `keys`.
-    ///
-    /// # Errors
-    /// `Block` or `Damaged`.
-    pub(super) fn rows_of_keys(&self, block_no: u64, keys: &[SpanKey]) -> Result<Vec<(usize, u32)>, StoreError> {
-        self.with_block(block_no, |block, sections| block.rows_of_keys(sections, keys))
-    }
-
-    /// The series of one block, in order.
-    ///
-    /// # Errors
-    /// `Block`.
-    pub fn series(&self, block_no: u64) -> Result<SeriesList, StoreError> {
-        self.series.list(block_no, || self.with_block(block_no, |block, sections| block.series(sections)))
-    }
-
-    /// Spans of one block by row, ascending; exactly as they were sent.
-    ///
-    /// # Errors
-    /// `Block`.
-    pub fn spans(&self, block_no: u64, rows: &[u32]) -> Result<SpanBatch, StoreError> {
-        self.with_block(block_no, |block, sections| block.spans(sections, rows))
-    }
-
-    /// Spans of one block that belong to a trace, without reading anything when its filter excludes it.
-    ///
-    /// # Errors
-    /// `Block`.
-    pub fn spans_of_trace(&self, block_no: u64, trace: TraceId, spans_max: usize) -> Result<SpanBatch, StoreError> {
-        self.with_block(block_no, |block, sections| {
-            if !block.may_hold(trace) {
-                return Ok(SpanBatch::default());
-            }
-            let rows: Vec<u32> = block.rows_of_trace(sections, trace)?.take(spans_max).collect();
-            if rows.is_empty() { Ok(SpanBatch::default()) } else { block.spans(sections, &rows) }
-        })
-    }
-
-    /// The rows of a trace in one block, as its index leads to them.
-    ///
-    /// # Errors
-    /// `Block`.
-    pub(super) fn rows_of_trace(&self, block_no: u64, trace: TraceId) -> Result<Range<u32>, StoreError> {
-        self.with_block(block_no, |block, sections| block.rows_of_trace(sections, trace))
-    }
-
-    /// Calls `each(row, series, start, latency)` for every span of a block with a latency in `within`, until it
-    /// breaks, reading those columns alone.
-    ///
-    /// # Errors
-    /// `Block`.
-    pub fn scan_latency(
-        &self,
-        block_no: u64,
-        within: &RangeInclusive<DurationNanos>,
-        each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.with_block(block_no, |block, sections| block.scan_latency(sections, within, each))
-    }
-
-    fn with_block<T>(
-        &self,
-        block_no: u64,
-        read: impl FnOnce(&Block, &BlockSections<'_>) -> Result<T, BlockError>,
-    ) -> Result<T, StoreError> {
-        let path = || self.pages.path().to_path_buf();
-        let block = self.readable_block(block_no)?;
-        let sections = BlockSections { pages: &self.pages, block_no };
-        read(&block, &sections).map_err(|source| StoreError::Block { path: path(), block_no, source })
-    }
-
-    /// The latency slots of one block, for series `series` (ids of that block), finest resolution. Exemplars carry the
-    /// block's number.
-    ///
-    /// # Errors
-    /// `Latency` or `Damaged`.
-    pub fn block_slots(
-        &self,
-        block_no: u64,
-        series: Range<u32>,
-        slots: Range<Slot>,
-        each: EachSlot<'_>,
-    ) -> Result<(), StoreError> {
-        let block = u32::try_from(block_no).unwrap_or(u32::MAX);
-        let place = Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 };
-        self.slots(place, series, slots, &mut |series, slot, latency| {
-            latency.place_in(block);
-            each(series, slot, latency);
-        })
-    }
-
-    pub(super) fn slots(
-        &self,
-        place: Place,
-        series: Range<u32>,
-        slots: Range<Slot>,
-        each: EachSlot<'_>,
-    ) -> Result<(), StoreError> {
-        if self.pages.section_len(place)? == 0 {
-            return Ok(());
-        }
-        let fetch = |range: Range<u32>| self.pages.read(place, range);
-        let table = SlotTableReader::open(&fetch);
-        let read = table.and_then(|table| table.read(&fetch, series, slots, each));
-        let path = || self.pages.path().to_path_buf();
-        read.map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })
-    }
 }

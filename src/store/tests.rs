@@ -202,11 +202,11 @@ fn g_3_a_large_database_that_lost_a_page_is_found_out_after_the_start_and_rebuil
         let batch = Arc::new(batch(&samples(40, u128::from(record) * 100 + 1)));
         rebuild.push(record + 1, UnixNanos(NOW + 100 * SECOND), batch).unwrap();
     }
-    let rebuilt = store.finish_rebuild(&damaged, rebuild).unwrap();
+    let anew = store.finish_rebuild(&damaged, rebuild).unwrap();
     assert_eq!((traces(&store), store.snapshot().reservations.len()), (before, 0));
     assert_eq!((store.quarantined().len(), store.snapshot().quarantined.len()), (1, 0), "no span is missing");
     assert!(matches!(store.open_partition(&damaged), Err(StoreError::Replaced { .. })));
-    assert_eq!(store.seal(&rebuilt).unwrap().spans, 120);
+    assert_eq!(store.seal(&anew).unwrap().spans, 120);
 }
 
 #[test]
