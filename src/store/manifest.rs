@@ -145,7 +145,7 @@ pub(super) fn hash_files(root: &Path, dir: &Path) -> Result<Vec<(u64, u64, Strin
     let mut hashed = Vec::new();
     for name in files::entry_names(dir) {
         let path = dir.join(&name);
-        if path.is_dir() {
+        if path.is_dir() && !path.is_symlink() {
             hashed.extend(hash_files(root, &path)?);
             continue;
         }
