@@ -117,7 +117,8 @@ fn report_losses(ingest: &Ingest, partition: &Partition, found: &journal::Recove
     }
     if 0 < found.missing {
         let (name, missing) = (partition.name(), found.missing);
-        let loss = format!("{missing} requests are lost: their records in the journal of {name} are damaged or missing");
+        let loss =
+            format!("{missing} requests are lost: their records in the journal of {name} are damaged or missing");
         tracing::error!(partition = name, missing, "journal records are damaged or missing; their spans are lost");
         ingest.shared.losses.lock().push(loss);
     }

@@ -72,9 +72,7 @@ pub struct OpenPartition {
 impl Partition {
     /// The partition of an existing directory; `None` when the name is not one of ours.
     pub(super) fn at(dir: &Path) -> Option<Self> {
-        let name = dir.file_name()?.to_str()?;
-        let (_start, seq) = name.split_once('-')?;
-        let seq = seq.parse().ok()?;
+        let seq = seq_of(dir.file_name()?.to_str()?)?;
         let manifest = fs::read_to_string(dir.join("SEALED")).ok().and_then(|text| Manifest::parse(&text));
         let visible_blocks = AtomicU64::new(manifest.as_ref().map_or(0, |manifest| manifest.blocks));
         Some(Self {
@@ -275,6 +273,16 @@ impl Partition {
             }
         }
     }
+}
+
+/// The number of a partition by the name of its directory, `20261123T100000Z-000001`; `None` for any other name.
+pub(super) fn seq_of(name: &str) -> Option<u64> {
+    let (start, seq) = name.split_once('-')?;
+    let time = start.strip_suffix('Z')?.split_once('T')?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let ours =
+        time.0.len() == 8 && time.1.len() == 6 && 6 <= seq.len() && [time.0, time.1, seq].into_iter().all(digits);
+    seq.parse().ok().filter(|_| ours)
 }
 
 /// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.

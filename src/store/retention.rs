@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::partition::seq_of;
 use super::{Partition, Store, StoreError, files};
 
 const DROP_SUFFIX: &str = ".drop";
@@ -57,8 +58,10 @@ impl Store {
 
 /// Finishes what a crash interrupted.
 pub(super) fn finish_drops(partitions_dir: &Path) -> Result<(), StoreError> {
-    for name in files::entry_names(partitions_dir).iter().filter(|name| name.ends_with(DROP_SUFFIX)) {
-        files::remove_tree(&partitions_dir.join(name))?;
+    for name in files::entry_names(partitions_dir) {
+        if name.strip_suffix(DROP_SUFFIX).and_then(seq_of).is_some() {
+            files::remove_tree(&partitions_dir.join(name))?;
+        }
     }
     Ok(())
 }

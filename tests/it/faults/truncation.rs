@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use spandrel::cli::shop::{Grouping, Requests, Shop};
-use spandrel::journal::{
-    BodyHash, Durability, Journal, JournalConfig, RealDisk, RecordHeader, RecordLabel, recover,
-};
+use spandrel::journal::{BodyHash, Durability, Journal, JournalConfig, RealDisk, RecordHeader, RecordLabel, recover};
 
 use crate::support::now;
 

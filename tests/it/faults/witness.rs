@@ -216,7 +216,9 @@ impl Witness {
             if !numbers.missing.is_empty() {
                 let _known = findings.named.insert(numbers.missing);
             } else if numbers.count != spans {
-                findings.wrong.push(format!("{service}: the histogram counts {}, the spans are {spans}", numbers.count));
+                findings
+                    .wrong
+                    .push(format!("{service}: the histogram counts {}, the spans are {spans}", numbers.count));
             }
             for (trace, span) in numbers.exemplars {
                 let opened = contents(&asked.trace(&trace).data.resource_spans);
@@ -311,7 +313,10 @@ pub(crate) struct Sender {
 pub(crate) enum Sent {
     Acknowledged,
     /// UNAVAILABLE or 503, with what was said and whether it came with a hint when to try again.
-    Refused { said: String, hint: bool },
+    Refused {
+        said: String,
+        hint: bool,
+    },
     /// The server is gone, or answered something that is no refusal.
     Failed(String),
 }
