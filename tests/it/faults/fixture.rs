@@ -138,8 +138,8 @@ impl Fixture {
         }
         copy_tree(live.path(), dir.path());
         server.close();
-        let mut files = files_below(dir.path());
-        files.iter_mut().for_each(|file| *file = file.strip_prefix(dir.path()).expect("below").to_path_buf());
+        let below = |file: PathBuf| file.strip_prefix(dir.path()).expect("below").to_path_buf();
+        let files = files_below(dir.path()).into_iter().map(below).collect();
         Self { dir, witness: Arc::new(witness), files }
     }
 

@@ -50,14 +50,11 @@ fn progress(test: &str, done: u64, of: u64) {
 struct Random(u64);
 
 impl Random {
-    /// From `SPANDREL_SEED`, else from the clock; printed either way.
+    /// From `SPANDREL_SEED`, else from the clock; said either way.
     fn of(test: &str) -> Self {
         let seed = std::env::var("SPANDREL_SEED").ok().map(|seed| seed.parse().expect("a number"));
         let seed = seed.unwrap_or_else(|| crate::support::now().0 % 1_000_000_007);
-        println!("{test}: SPANDREL_SEED={seed} repeats this");
-        if is_long() {
-            say(&format!("{test}: SPANDREL_SEED={seed}"));
-        }
+        say(&format!("{test}: SPANDREL_SEED={seed}"));
         Self(seed)
     }
 
