@@ -40,7 +40,7 @@ fn count(variable: &str, short: u64, long: u64) -> u64 {
 
 /// Says how far a long run has come.
 fn progress(test: &str, done: u64, of: u64) {
-    if is_long() && done.is_multiple_of(50) {
+    if is_long() && done.is_multiple_of(10) {
         say(&format!("{test}: {done} of {of}"));
     }
 }
