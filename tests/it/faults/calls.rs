@@ -22,7 +22,7 @@ const FAULTS: [(&str, &str); 8] = [
     ("fallocate", "ENOSPC"),
     ("ftruncate", "EIO"),
     ("rename", "EIO"),
-    ("unlink", "EIO"),
+    ("unlinkat", "EIO"),
 ];
 /// What a short run takes: the n-th calls that hit the journal, a checkpoint and sealing.
 const SHORT: [(usize, u64); 6] = [(0, 1), (0, 4), (1, 3), (2, 5), (4, 2), (6, 1)];
