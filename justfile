@@ -23,3 +23,7 @@ bench spans="1000000":
 interop *languages="python go js java":
     cargo build --release
     for language in {{languages}}; do tests/interop/$language/run.sh || exit 1; done
+
+# the long fault runs, an hour or more, with their figures on the terminal; root for power cuts and full disks
+soak *filter="faults":
+    SPANDREL_FAULTS=long cargo test --release --locked --test it {{filter}} -- --nocapture --test-threads=1

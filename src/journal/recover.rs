@@ -65,6 +65,11 @@ pub fn recover(dir: &Path, disk: &dyn Disk, covered: u64, visit: Visit<'_>) -> R
         let Some(next) = segments.get(at + 1) else {
             let bytes = fs::read(&path).map_err(|source| JournalError::Unreadable { path: path.clone(), source })?;
             let whole = read_segment(&path, &bytes, covered, &mut found, visit)?;
+            if whole.is_empty() && file_version(&bytes).is_none() && bytes.iter().any(|byte| *byte != 0) {
+                // Nothing of it is ours as far as one can read: it stays as it is.
+                found.bytes += bytes.len() as u64;
+                break;
+            }
             found.last_segment_no = no + 1;
             found.bytes += rewrite(dir, disk, *no, &bytes, &whole)?;
             break;
@@ -122,7 +127,8 @@ pub(super) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, JournalError> {
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|no| no.parse::<u64>().ok());
-        numbers.extend(number);
+        // Another spelling of a number is not one of ours, nor is one that leaves no room for the next.
+        numbers.extend(number.filter(|no| *no < u64::MAX / 2 && segment_path(dir, *no).ends_with(&name)));
     }
     numbers.sort_unstable();
     Ok(numbers)

@@ -110,6 +110,56 @@ fn covered_records_are_visited_without_their_payload() {
     assert_eq!(records, [(1, None), (2, None), (3, Some(large))]);
 }
 
+/// Damage to the last record of a segment looked like a torn tail, also when a later segment went on behind it: its
+/// request was lost and nobody was told. A segment that was gone altogether was not noticed either.
+#[test]
+fn rel_04_records_that_are_gone_before_later_ones_are_counted_by_their_sequence() {
+    let large = vec![7; 3000];
+    let written = |dir: &Path| write(dir, &[&large, &large, &large, &large]);
+    for damage in [
+        |path: &Path| std::fs::remove_file(path).unwrap(),
+        |path: &Path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1000).unwrap(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        written(dir.path());
+        damage(&dir.path().join("00000002.log"));
+        let (records, found) = read(dir.path(), 0);
+        assert_eq!(records.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!((found.missing, found.last_sequence), (1, 4));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    written(dir.path());
+    std::fs::remove_file(dir.path().join("00000002.log")).unwrap();
+    assert_eq!(read(dir.path(), 2).1.missing, 0, "what a block covers is not missed");
+}
+
+/// A start copied the whole records of the newest file and removed it: of a stranger there were none. The largest number
+/// there is had no next one, and the start ended by a panic.
+#[test]
+fn rel_22_a_file_that_only_looks_like_a_segment_stays_as_it_is() {
+    for name in ["7.log", "+7.log", "18446744073709551615.log", "99999999.log"] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &PAYLOADS);
+        std::fs::write(dir.path().join(name), "mine").unwrap();
+        for _start in 0..2 {
+            assert_eq!(payloads(dir.path()), PAYLOADS, "{name}");
+        }
+        assert_eq!(std::fs::read(dir.path().join(name)).unwrap(), b"mine");
+    }
+}
+
+/// A data directory was removed under the running server, which went on acknowledging into a file without a name.
+#[test]
+fn rel_06_a_segment_that_was_removed_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::new(config(dir.path()), Arc::new(RealDisk), 0, 1);
+    let _sequence = journal.append(label(9), b"kept").unwrap();
+    let _cost = journal.commit().unwrap();
+    std::fs::remove_file(dir.path().join("00000001.log")).unwrap();
+    let _sequence = journal.append(label(9), b"lost").unwrap();
+    assert!(matches!(journal.commit(), Err(JournalError::Broken { .. })));
+}
+
 #[test]
 fn rel_12_a_segment_of_another_version_is_refused_by_name_and_left_alone() {
     let (mut bytes, _) = sample();

@@ -102,13 +102,14 @@ pub(super) fn sync_tree(dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Every file and directory below and including `dir`; what cannot be read is left out.
+/// Every file and directory below and including `dir`; what cannot be read is left out, and no link below is followed: it
+/// may lead back here.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![dir.to_path_buf()];
     let mut at = 0;
     while let Some(path) = found.get(at).cloned() {
         at += 1;
-        if path.is_dir() {
+        if path.is_dir() && (path == dir || !path.is_symlink()) {
             found.extend(entry_names(&path).into_iter().map(|name| path.join(name)));
         }
     }

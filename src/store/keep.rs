@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::model::{DurationNanos, UnixNanos};
 
-use super::partition::Gone;
+use super::partition::{Gone, numbers_of};
 use super::retention::remove_durably;
 use super::{HeadPart, Manifest, OpenPartition, Partition, Store, StoreError, files};
 
@@ -125,7 +125,7 @@ pub(super) fn finish_generations(partitions_dir: &Path) -> Result<(), StoreError
     let mut found = Vec::new();
     for name in files::entry_names(partitions_dir) {
         let dir = partitions_dir.join(&name);
-        if name.ends_with(UNFINISHED_SUFFIX) {
+        if name.strip_suffix(UNFINISHED_SUFFIX).and_then(numbers_of).is_some() {
             files::remove_tree(&dir)?;
         } else {
             found.extend(Partition::at(&dir));

@@ -75,10 +75,7 @@ impl Opening {
 impl Partition {
     /// The partition of an existing directory; `None` when the name is not one of ours.
     pub(super) fn at(dir: &Path) -> Option<Self> {
-        let name = dir.file_name()?.to_str()?;
-        let (_start, number) = name.split_once('-')?;
-        let (seq, generation) = number.split_once('-').unwrap_or((number, "1"));
-        let (seq, generation) = (seq.parse().ok()?, generation.parse().ok()?);
+        let (seq, generation) = numbers_of(dir.file_name()?.to_str()?)?;
         let manifest = Manifest::of(dir);
         let visible_blocks = AtomicU64::new(manifest.as_ref().map_or(0, |manifest| manifest.blocks));
         Some(Self {
@@ -382,6 +379,20 @@ fn close_database(mut database: Arc<OpenPartition>) -> bool {
         std::thread::park_timeout(CLOSE_WAIT);
     }
     false
+}
+
+/// Number and generation of a partition by the name of its directory, `20261123T100000Z-000001` or
+/// `20261123T100000Z-000001-2`; `None` for any other name.
+pub(super) fn numbers_of(name: &str) -> Option<(u64, u32)> {
+    let (start, number) = name.split_once('-')?;
+    let (seq, generation) = number.split_once('-').unwrap_or((number, "1"));
+    let time = start.strip_suffix('Z')?.split_once('T')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let ours = time.0.len() == 8
+        && time.1.len() == 6
+        && 6 <= seq.len()
+        && [time.0, time.1, seq, generation].into_iter().all(digits);
+    Some((seq.parse().ok()?, generation.parse().ok()?)).filter(|_| ours)
 }
 
 /// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.

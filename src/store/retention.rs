@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::model::UnixNanos;
 
-use super::partition::Gone;
+use super::partition::{Gone, numbers_of};
 use super::{Partition, Store, StoreError, files};
 
 pub(super) const DROP_SUFFIX: &str = ".drop";
@@ -93,8 +93,10 @@ pub(super) fn remove_durably(dir: &Path) -> Result<(), StoreError> {
 
 /// Finishes what a crash interrupted.
 pub(super) fn finish_drops(partitions_dir: &Path) -> Result<(), StoreError> {
-    for name in files::entry_names(partitions_dir).iter().filter(|name| name.ends_with(DROP_SUFFIX)) {
-        files::remove_tree(&partitions_dir.join(name))?;
+    for name in files::entry_names(partitions_dir) {
+        if name.strip_suffix(DROP_SUFFIX).and_then(numbers_of).is_some() {
+            files::remove_tree(&partitions_dir.join(name))?;
+        }
     }
     Ok(())
 }

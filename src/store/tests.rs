@@ -554,3 +554,43 @@ fn g_3_a_database_that_its_journal_rebuilds_makes_no_answer_incomplete() {
     std::fs::create_dir(dir.path().join("quarantine/20261123T100000Z-000007.0")).unwrap();
     assert_eq!(open(dir.path()).snapshot().quarantined, ["20261123T100000Z-000007.0"], "a sealed one is missing");
 }
+
+/// A batch that met a full disk may be written although sled says that it failed. The next attempt, with the database
+/// opened again, made a second block of the same spans.
+#[test]
+fn rel_06_a_block_that_was_written_although_it_failed_is_not_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    push(&store, 1, &samples(20, 1));
+    let frozen = store.freeze(&partition).unwrap();
+    for _attempt in 0..2 {
+        let _done = store.checkpoint(&frozen).unwrap();
+        partition.set_failing(true);
+    }
+    assert_eq!((partition.n_blocks(), traces(&store).values().sum::<usize>()), (1, 20));
+}
+
+/// Two links that lead back to their directory made 2^40 paths of one: the first look at the size never ended.
+#[test]
+fn rel_22_links_below_a_partition_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let partition = store.start_partition().unwrap();
+    for name in ["here", "here_too"] {
+        std::os::unix::fs::symlink(".", partition.store_dir().join(name)).unwrap();
+    }
+    assert_ne!(store.disk_bytes(), 0);
+}
+
+/// A directory that somebody called `mine.drop` went as if retention had begun to remove it.
+#[test]
+fn rel_22_a_start_removes_nothing_by_a_name_that_is_not_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for name in ["mine.drop", "copy-000001", "20261123T100000Z-000001x"] {
+        std::fs::create_dir(dir.path().join("partitions").join(name)).unwrap();
+    }
+    assert_eq!(open(dir.path()).partitions().len(), 0);
+    assert_eq!(files::entry_names(&dir.path().join("partitions")).len(), 3);
+}

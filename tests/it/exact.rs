@@ -287,7 +287,7 @@ proptest! {
             for span in copy.resource_spans.iter_mut().flat_map(|r| &mut r.scope_spans).flat_map(|s| &mut s.spans) {
                 // Traces of four spans below each other, with what real ones say: this makes every form of a column.
                 let trace = no / 4;
-                span.parent_span_id = if no % 4 == 0 { Vec::new() } else { id(no - 1, span) };
+                span.parent_span_id = if no.is_multiple_of(4) { Vec::new() } else { id(no - 1, span) };
                 span.span_id = id(no, span);
                 span.trace_id = vec![u8::try_from(trace).unwrap_or(0) + 9; 16];
                 span.start_time_unix_nano = span.start_time_unix_nano.wrapping_add(no * 1_001);

@@ -82,7 +82,7 @@ fn kill_one_directory(random: &mut Random, kills: std::ops::Range<u64>, hits: &m
         witness.assert_since(kill.saturating_sub(2), &server, &format!("before kill {kill}"));
         witness.begin_round(kill);
         let delay = random.millis(50..1_500);
-        under_load(&mut senders, &Addresses::of(&server), &witness, 40, || {
+        under_load(&mut senders, &Addresses::of(&server), &witness, 16, || {
             std::thread::park_timeout(delay);
             server.kill();
         });

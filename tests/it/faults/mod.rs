@@ -40,7 +40,7 @@ fn count(variable: &str, short: u64, long: u64) -> u64 {
 
 /// Says how far a long run has come.
 fn progress(test: &str, done: u64, of: u64) {
-    if is_long() && done.is_multiple_of(50) {
+    if is_long() && done.is_multiple_of(10) {
         say(&format!("{test}: {done} of {of}"));
     }
 }
@@ -50,14 +50,11 @@ fn progress(test: &str, done: u64, of: u64) {
 struct Random(u64);
 
 impl Random {
-    /// From `SPANDREL_SEED`, else from the clock; printed either way.
+    /// From `SPANDREL_SEED`, else from the clock; said either way.
     fn of(test: &str) -> Self {
         let seed = std::env::var("SPANDREL_SEED").ok().map(|seed| seed.parse().expect("a number"));
         let seed = seed.unwrap_or_else(|| crate::support::now().0 % 1_000_000_007);
-        println!("{test}: SPANDREL_SEED={seed} repeats this");
-        if is_long() {
-            say(&format!("{test}: SPANDREL_SEED={seed}"));
-        }
+        say(&format!("{test}: SPANDREL_SEED={seed}"));
         Self(seed)
     }
 

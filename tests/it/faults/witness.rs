@@ -3,7 +3,7 @@
 //! A witness lives in the test's process and so outlives every server. It keeps a hash of each span with its resource and
 //! scope; a span that was sent but not acknowledged may be there or not, but never altered and never twice.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -117,7 +117,7 @@ pub(crate) struct Findings {
     /// Spans that nobody sent, that changed, or that came twice; numbers that disagree with the spans.
     pub(crate) wrong: Vec<String>,
     /// What answers called missing, each sentence once.
-    pub(crate) named: std::collections::BTreeSet<String>,
+    pub(crate) named: BTreeSet<String>,
     /// Spans per service that count for its latency.
     counted: BTreeMap<String, u64>,
 }
@@ -179,7 +179,7 @@ impl Witness {
             if !found.missing.is_empty() {
                 let _known = findings.named.insert(found.missing);
             }
-            let mut stored = BTreeMap::new();
+            let mut stored = BTreeSet::new();
             for content in contents(&found.data.resource_spans) {
                 let name = format!("span {} of trace {}", hex(&content.key.0), hex(id));
                 match noted.spans.get(&content.key) {
@@ -190,13 +190,13 @@ impl Witness {
                 if let Some(service) = content.counts_for {
                     *findings.counted.entry(service).or_default() += 1;
                 }
-                if stored.insert(content.key, ()).is_some() {
+                if !stored.insert(content.key) {
                     findings.wrong.push(format!("{name} came twice"));
                 }
             }
             for (key, _) in noted.spans.iter().filter(|(_, span)| span.acknowledged) {
                 findings.looked_for += 1;
-                if !stored.contains_key(key) {
+                if !stored.contains(key) {
                     findings.lost.push(format!("span {} of trace {}", hex(&key.0), hex(id)));
                 }
             }
