@@ -10,7 +10,7 @@ use crate::support::ChildServer;
 use super::kills::{busy, sealing_after, unsealed};
 use super::mount::{Mount, ext4_image, memory_dir};
 use super::witness::{Addresses, Witness, three_senders, under_load};
-use super::{Random, count, progress, run, say, skip};
+use super::{Random, count, is_long, progress, run, say, skip};
 
 /// Segments of 64 MiB are preallocated: the image is sparse and takes what is written.
 const IMAGE_MIB: u64 = 1_024;
@@ -62,10 +62,11 @@ fn cut_one_image(random: &mut Random, cuts: u64, hits: &mut Hits) {
     // Rotation and sealing all the time: a cut is as likely within them as anywhere.
     let command = sealing_after(&disk.path().join("data"), "400ms", random);
     let server = ChildServer::from(&mut { command }).expect("it starts");
+    let traces = if is_long() { 400 } else { 40 };
     for cut in 0..cuts {
         let (before, rest, sync) = (random.millis(50..700), random.millis(1..150), random.one_in(3));
         hits.after_a_sync += u64::from(sync);
-        under_load(&mut senders, &Addresses::of(&server), &witness, 400, || {
+        under_load(&mut senders, &Addresses::of(&server), &witness, traces, || {
             std::thread::park_timeout(before);
             if sync {
                 // What nobody synced reaches the disk as well, up to here.
