@@ -285,6 +285,9 @@ impl State {
                 reservations.push(format!("partition {name} is being rebuilt from its journal"));
             } else if partition.is_condemned() {
                 reservations.push(format!("partition {name} is damaged and will be rebuilt from its journal"));
+            } else if partition.has_damage() {
+                let remedy = "restore it from a backup";
+                reservations.push(format!("partition {name} has damaged pages, spans of it may be missing; {remedy}"));
             } else if !partition.is_verified() {
                 reservations.push(format!("partition {name} is still being verified after a restart"));
             }

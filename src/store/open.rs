@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -37,9 +38,9 @@ impl OpenPartition {
         Self::of(Pages::Growing(Engine::open(store_dir, cache_bytes)?))
     }
 
-    /// The file of a sealed one.
-    pub(super) fn sealed(dir: &Path) -> Result<Self, StoreError> {
-        Self::of(Pages::Sealed(Pack::open(dir)?))
+    /// The file of a sealed one. `damage_seen` is set when a page of it proves damaged.
+    pub(super) fn sealed(dir: &Path, damage_seen: Arc<AtomicBool>) -> Result<Self, StoreError> {
+        Self::of(Pages::Sealed(Pack::open(dir, damage_seen)?))
     }
 
     fn of(pages: Pages) -> Result<Self, StoreError> {

@@ -15,6 +15,8 @@ use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::limits::PAGE_BYTES_MAX;
 
@@ -45,6 +47,8 @@ pub(super) struct Pack {
     /// Ascending by place.
     directory: Vec<Entry>,
     checkpoint: Checkpoint,
+    /// Set when a page proves damaged: from then on answers say so, whether they need that page or not.
+    damage_seen: Arc<AtomicBool>,
 }
 
 /// A file that is being written.
@@ -109,7 +113,7 @@ impl PackWriter {
 }
 
 impl Pack {
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(dir: &Path, damage_seen: Arc<AtomicBool>) -> Result<Self, StoreError> {
         let path = dir.join(FILE_NAME);
         let unreadable = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof => {
@@ -136,7 +140,7 @@ impl Pack {
         file.read_exact_at(&mut tail, offset).map_err(&unreadable)?;
         let read = read_tail(&tail, offset).ok_or_else(|| damaged("its directory has a wrong checksum"));
         let (directory, checkpoint) = read?;
-        Ok(Self { file, path, directory, checkpoint })
+        Ok(Self { file, path, directory, checkpoint, damage_seen })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -207,6 +211,7 @@ impl Pack {
     }
 
     fn damaged(&self, what: String) -> StoreError {
+        self.damage_seen.store(true, Ordering::Relaxed);
         StoreError::Damaged { path: self.path.clone(), what }
     }
 }
@@ -267,7 +272,7 @@ mod tests {
     fn every_range_of_every_section_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let sections = written(dir.path());
-        let pack = Pack::open(dir.path()).unwrap();
+        let pack = Pack::open(dir.path(), Arc::default()).unwrap();
         pack.verify_pages().unwrap();
         assert_eq!(pack.checkpoint().blocks, 7);
         for (place, bytes) in sections {
@@ -296,7 +301,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x04;
             std::fs::write(&path, damaged).unwrap();
-            let Ok(pack) = Pack::open(dir.path()) else { continue };
+            let Ok(pack) = Pack::open(dir.path(), Arc::default()) else { continue };
             assert!(pack.verify_pages().is_err(), "flip at {at}");
             let read = |(place, bytes): &(Place, Vec<u8>)| match pack.read(*place, 0..pack.section_len(*place)) {
                 Ok(found) => {
@@ -317,7 +322,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for cut in (0..whole.len()).step_by(97) {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            assert!(matches!(Pack::open(dir.path()), Err(StoreError::Damaged { .. })), "cut at {cut}");
+            assert!(matches!(Pack::open(dir.path(), Arc::default()), Err(StoreError::Damaged { .. })), "cut at {cut}");
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Partition {
     condemned: AtomicBool,
     /// The last attempt to write a block met an error.
     failing: AtomicBool,
+    /// It is sealed, and a page of it could not be read.
+    damage_seen: Arc<AtomicBool>,
 }
 
 /// How often, and after what wait, the database of a sealed partition is looked at that a question still reads.
@@ -101,6 +103,7 @@ impl Partition {
             verified: AtomicBool::new(true),
             condemned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            damage_seen: Arc::default(),
         }
     }
 
@@ -170,6 +173,11 @@ impl Partition {
     /// Whether answers may rely on it: sealed, or every page was read since the start.
     pub fn is_verified(&self) -> bool {
         self.manifest().is_some() || self.verified.load(Ordering::SeqCst)
+    }
+
+    /// Whether a question met a damaged page of it since the start, although it is sealed.
+    pub fn has_damage(&self) -> bool {
+        self.damage_seen.load(Ordering::Relaxed)
     }
 
     /// Whether it is damaged and has to be rebuilt from its journal.
@@ -307,7 +315,7 @@ impl Partition {
             return Ok(open);
         }
         let opened = match self.manifest() {
-            Some(_) => OpenPartition::sealed(&self.dir)?,
+            Some(_) => OpenPartition::sealed(&self.dir, Arc::clone(&self.damage_seen))?,
             None => OpenPartition::growing(&self.store_dir(), config.cache_bytes)?,
         };
         let opened = Arc::new(opened);

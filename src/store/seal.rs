@@ -36,7 +36,7 @@ impl Store {
         let growing = partition.open(&self.config)?;
         growing.pages.verify_pages()?;
         pack(&growing, partition.dir())?;
-        let sealed = OpenPartition::sealed(partition.dir())?;
+        let sealed = OpenPartition::sealed(partition.dir(), Arc::default())?;
         let mut manifest = verify(&sealed, partition)?;
         trace_index::write(partition.dir(), &sealed)?;
         for name in [pack::FILE_NAME, trace_index::FILE_NAME] {

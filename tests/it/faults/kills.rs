@@ -27,7 +27,6 @@ pub(super) fn sealing_after(dir: &Path, partition_age: &str, random: &mut Random
     let mut command = serve(dir);
     let _command = command.args(["--checkpoint-interval", random.pick(&["60ms", "250ms", "1s"])]);
     let _command = command.args(["--partition-age", partition_age]);
-    let _command = command.args(["--open-partitions-max", "1000"]);
     command
 }
 
