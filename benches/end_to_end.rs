@@ -34,7 +34,7 @@ const TRACE_QUESTIONS: usize = 2_000;
 const PERCENTILE_QUESTIONS: usize = 1_000;
 /// Partitions of a run that does not say how large they are, at about this many bytes per span.
 const PARTITIONS: u64 = 12;
-const BYTES_PER_SPAN: u64 = 44;
+const BYTES_PER_SPAN: u64 = 26;
 /// No single step of a run takes longer.
 const STEP_WITHIN: Duration = Duration::from_mins(15);
 
