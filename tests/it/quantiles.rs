@@ -9,30 +9,13 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 
-use crate::support::{TestServer, now};
+use crate::support::{Random, TestServer, now};
 
 const SERVICES: [&str; 3] = ["cart", "checkout", "payment"];
 const SLOT: u64 = 10_000_000_000;
 /// Spans lie in the last two hours.
 const SPREAD: u64 = 720 * SLOT;
 const SPANS: u64 = 24_000;
-
-/// splitmix64: a test replays from its seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 /// (start, duration, trace id) of each span, by service.
 type Exact = BTreeMap<&'static str, Vec<(u64, u64, String)>>;

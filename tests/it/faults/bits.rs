@@ -4,8 +4,10 @@
 
 use std::path::Path;
 
+use crate::support::Random;
+
 use super::fixture::{Fixture, Outcome, open_and_ask};
-use super::{Random, count, progress, say};
+use super::{count, progress, say, seeded};
 
 const PAGE: usize = 4_096;
 
@@ -63,7 +65,7 @@ struct Tally {
 #[test]
 fn rel_04_damage_in_any_file_is_named_and_nothing_wrong_is_ever_served() {
     let fixture = Fixture::make();
-    let mut random = Random::of("damages");
+    let mut random = seeded("damages");
     let damages = count("SPANDREL_DAMAGES", 60, 1_000);
     let (mut tally, mut broken) = (Tally::default(), Vec::new());
     for no in 0..damages {

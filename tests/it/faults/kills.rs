@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{ChildServer, serve};
+use crate::support::{ChildServer, Random, serve};
 
 use super::witness::{Addresses, Witness, three_senders, under_load};
-use super::{Random, count, progress, say};
+use super::{count, progress, say, seeded};
 
 /// A directory serves for this many kills; then everything in it is compared, and a new one begins.
 const KILLS_PER_DIRECTORY: u64 = 50;
@@ -54,7 +54,7 @@ struct Hits {
 
 #[test]
 fn rel_01_rel_27_no_acknowledged_span_is_lost_by_kill_9_and_the_numbers_agree() {
-    let mut random = Random::of("kills");
+    let mut random = seeded("kills");
     let kills = count("SPANDREL_KILLS", 20, 1_000);
     let (mut done, mut hits) = (0, Hits::default());
     while done < kills {

@@ -18,6 +18,8 @@ pub(crate) mod witness;
 use std::io::Write as _;
 use std::process::Command;
 
+use crate::support::Random;
+
 /// Said past the capture of the test harness, so that it is seen also when the test passes.
 pub(crate) fn say(line: &str) {
     let _nobody_listens = writeln!(std::io::stderr(), "{line}");
@@ -45,43 +47,12 @@ fn progress(test: &str, done: u64, of: u64) {
     }
 }
 
-/// Numbers that a seed repeats (SplitMix64).
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    /// From `SPANDREL_SEED`, else from the clock; said either way.
-    fn of(test: &str) -> Self {
-        let seed = std::env::var("SPANDREL_SEED").ok().map(|seed| seed.parse().expect("a number"));
-        let seed = seed.unwrap_or_else(|| crate::support::now().0 % 1_000_000_007);
-        say(&format!("{test}: SPANDREL_SEED={seed}"));
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Even in `[0, bound)`; `bound` is not 0.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn millis(&mut self, range: std::ops::Range<u64>) -> std::time::Duration {
-        std::time::Duration::from_millis(range.start + self.below(range.end - range.start))
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
+/// From `SPANDREL_SEED`, else from the clock; said either way.
+fn seeded(test: &str) -> Random {
+    let seed = std::env::var("SPANDREL_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let seed = seed.unwrap_or_else(|| crate::support::now().0 % 1_000_000_007);
+    say(&format!("{test}: SPANDREL_SEED={seed}"));
+    Random(seed)
 }
 
 /// Runs a command to its end; `Err` holds the command and what it said.

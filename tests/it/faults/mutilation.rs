@@ -5,8 +5,10 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::support::Random;
+
 use super::fixture::{Fixture, Outcome, SILENTLY, files_below, open_and_ask};
-use super::{Random, count, progress, say};
+use super::{count, progress, say, seeded};
 
 /// What a stranger holds; it must be somewhere below the data directory after the start.
 const FOREIGN: &str = "this is no file of yours";
@@ -98,7 +100,7 @@ fn strangers(dir: &Path) -> usize {
 #[test]
 fn rel_22_start_up_opens_quarantines_or_refuses_by_name_and_deletes_nothing_that_is_not_its_own() {
     let fixture = Fixture::make();
-    let mut random = Random::of("mutilations");
+    let mut random = seeded("mutilations");
     let mutilations = count("SPANDREL_MUTILATIONS", 30, 300);
     let (mut opened, mut refused, mut broken) = (0, 0, Vec::new());
     for no in 0..mutilations {

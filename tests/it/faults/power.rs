@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use crate::support::ChildServer;
+use crate::support::{ChildServer, Random};
 
 use super::kills::{busy, sealing_after, unsealed};
 use super::mount::{Mount, ext4_image, memory_dir};
 use super::witness::{Addresses, Witness, three_senders, under_load};
-use super::{Random, count, is_long, progress, run, say, skip};
+use super::{count, is_long, progress, run, say, seeded, skip};
 
 /// Segments of 64 MiB are preallocated: the image is sparse and takes what is written.
 const IMAGE_MIB: u64 = 1_024;
@@ -41,7 +41,7 @@ fn rel_02_no_acknowledged_span_is_lost_by_a_power_cut() {
     if let Some(why) = no_loop_mounts() {
         return skip("rel_02, power cuts", &why);
     }
-    let mut random = Random::of("cuts");
+    let mut random = seeded("cuts");
     let cuts = count("SPANDREL_CUTS", 5, 200);
     let (mut done, mut hits) = (0, Hits::default());
     while done < cuts {

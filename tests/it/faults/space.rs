@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
 
-use crate::support::ChildServer;
+use crate::support::{ChildServer, Random};
 
 use super::kills::busy;
 use super::mount::Mount;
 use super::witness::{Addresses, Client, Door, Sent, Witness, three_senders, under_load};
-use super::{Random, count, progress, say, skip};
+use super::{count, progress, say, seeded, skip};
 
 const DISK_MIB: u64 = 320;
 /// How long a full disk may go unnoticed under load: blocks pile up, then requests are refused.
@@ -106,7 +106,7 @@ fn rel_06_a_full_disk_refuses_with_a_hint_and_ingest_resumes_by_itself_when_ther
         Ok(disk) => disk,
         Err(why) => return skip("rel_06, full disk", &why),
     };
-    let mut random = Random::of("fills");
+    let mut random = seeded("fills");
     let fills = count("SPANDREL_FILLS", 3, 100);
     let (mut witness, mut data) = (Witness::default(), disk.path().join("0"));
     let mut server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
