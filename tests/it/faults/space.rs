@@ -107,7 +107,7 @@ fn rel_06_a_full_disk_refuses_with_a_hint_and_ingest_resumes_by_itself_when_ther
         Err(why) => return skip("rel_06, full disk", &why),
     };
     let mut random = seeded("fills");
-    let fills = count("SPANDREL_FILLS", 3, 100);
+    let fills = count("SPANDREL_FILLS", 2, 100);
     let (mut witness, mut data) = (Witness::default(), disk.path().join("0"));
     let mut server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
     for fill in 0..fills {
