@@ -3,6 +3,7 @@
 //! Full and free again needs root (a tmpfs of its own): three times by default, `SPANDREL_FILLS=100` in the long form.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::fs::FallocateFlags;
@@ -109,25 +110,33 @@ fn rel_06_a_full_disk_refuses_with_a_hint_and_ingest_resumes_by_itself_when_ther
     let mut random = seeded("fills");
     let fills = count("SPANDREL_FILLS", 2, 100);
     let (mut witness, mut data) = (Witness::default(), disk.path().join("0"));
-    let mut server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
+    let mut server = ChildServer::from(&mut with_small_heads(&data, &mut random)).expect("it starts");
     for fill in 0..fills {
         if fill % 10 == 9 {
             // A directory of its own for every ten, restarted once before it goes: what is there must be all there is.
             server.kill();
-            server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
+            server = ChildServer::from(&mut with_small_heads(&data, &mut random)).expect("it starts");
             witness.assert_everything(&server);
             drop(server);
             std::fs::remove_dir_all(&data).expect("the directory goes");
             (witness, data) = (Witness::default(), disk.path().join(fill.to_string()));
-            server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
+            server = ChildServer::from(&mut with_small_heads(&data, &mut random)).expect("it starts");
         }
         fill_once(&server, disk.path(), &witness, &mut random, fill);
         progress("fills", fill + 1, fills);
     }
     server.kill();
-    let server = ChildServer::from(&mut busy(&data, &mut random)).expect("it starts");
+    let server = ChildServer::from(&mut with_small_heads(&data, &mut random)).expect("it starts");
     witness.assert_everything(&server);
     say(&format!("fills: {fills}"));
+}
+
+/// The heads take what comes until they cannot become blocks: smaller ones are full sooner, and everything that was taken is
+/// compared in the end.
+fn with_small_heads(data: &Path, random: &mut Random) -> Command {
+    let mut command = busy(data, random);
+    let _command = command.args(["--memory", "64MiB"]);
+    command
 }
 
 fn fill_once(server: &ChildServer, disk: &Path, witness: &Witness, random: &mut Random, fill: u64) {
