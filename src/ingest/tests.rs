@@ -104,6 +104,43 @@ fn bi_132_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart_and_quest
     again.ingest.stop(again.running);
 }
 
+/// Nothing tried the whole way: the damage is found after the start, the writer leaves the partition, sealing fails, the
+/// journal makes a new database, and that one is sealed.
+#[test]
+fn g_3_a_database_that_lost_a_page_is_rebuilt_from_its_journal_while_the_server_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Started::at(dir.path(), &BreakingDisk::default());
+    for trace in 1..=120 {
+        assert!(server.export(trace).is_ok());
+    }
+    server.ingest.stop(server.running);
+    drop(server.query);
+    let (config, mut store_config) = settings(dir.path());
+    store_config.verify_at_start_bytes_max = 0;
+    let (clock, counters) = (Clock::manual(NOW), Arc::new(Counters::default()));
+    let store = Store::open(store_config.clone(), clock.clone(), Arc::clone(&counters)).unwrap();
+    store.open_partition(&store.unsealed()[0]).unwrap().lose_a_page(1);
+    drop(store);
+    let ingest = Ingest::new(config, Arc::new(RealDisk), clock.clone(), Arc::clone(&counters));
+    let store = Arc::new(Store::open(store_config, clock.clone(), Arc::clone(&counters)).unwrap());
+    let running = ingest.start(&store).unwrap();
+    let query = Query::new(clock, Arc::clone(&counters));
+    query.attach(Arc::clone(&store));
+    let deadline = std::time::Duration::from_secs(30);
+    let began = crate::clock::instant();
+    while counters.partitions_sealed.value() == 0 {
+        assert!(began.elapsed() < deadline, "it is rebuilt and sealed: {:?}", store.warnings());
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    let sealed = store.partitions().remove(0).manifest().unwrap();
+    assert_eq!((sealed.spans, store.quarantined().len(), store.snapshot().quarantined.len()), (120, 1, 0));
+    for trace in 1..=120_u128 {
+        let answer = query.trace(TraceId(trace.to_be_bytes())).unwrap();
+        assert!(answer.batch.spans.len() == 1 && answer.coverage.is_complete(), "trace {trace}: {:?}", answer.coverage);
+    }
+    ingest.stop(running);
+}
+
 #[test]
 fn rel_18_what_is_acknowledged_is_found_at_once() {
     let dir = tempfile::tempdir().unwrap();

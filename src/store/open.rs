@@ -56,6 +56,12 @@ impl OpenPartition {
         }
     }
 
+    /// Loses a page of a block's latency slots, as sled does when it cannot read it any more.
+    #[cfg(test)]
+    pub(crate) fn lose_a_page(&self, block_no: u64) {
+        self.engine().unwrap().lose_last_page(block_no, SectionId::LATENCY);
+    }
+
     /// Reads every header and filter.
     pub(super) fn all_blocks_readable(&self) -> Result<(), StoreError> {
         self.block_numbers().try_for_each(|block_no| self.readable_block(block_no).map(drop))

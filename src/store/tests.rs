@@ -188,7 +188,7 @@ fn g_3_a_large_database_that_lost_a_page_is_found_out_after_the_start_and_rebuil
         let _done = checkpoint(&store, &partition);
     }
     let before = traces(&store);
-    store.open_partition(&partition).unwrap().engine().unwrap().lose_last_page(2, crate::block::SectionId::LATENCY);
+    store.open_partition(&partition).unwrap().lose_a_page(2);
     drop((store, partition));
     let store = open_at(dir.path(), large).unwrap();
     let damaged = store.unsealed().remove(0);
