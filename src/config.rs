@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use crate::api::access::AccessSettings;
+use crate::api::listen::{ConnectionLimits, TlsFiles};
 use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
@@ -45,6 +47,34 @@ pub struct RawConfig {
     /// Address for questions: the native API, Tempo's, metrics [default: 127.0.0.1:3200]
     #[arg(long, env = "SPANDREL_HTTP", value_name = "ADDR")]
     pub http: Option<String>,
+    /// Certificate of the server, PEM, with its intermediates; turns on TLS on every port. Renewed from the file
+    #[arg(long, env = "SPANDREL_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM
+    #[arg(long, env = "SPANDREL_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of client certificates, PEM; every client has to show one of theirs
+    #[arg(long, env = "SPANDREL_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Client certificates that are revoked (CRL), PEM
+    #[arg(long, env = "SPANDREL_TLS_CLIENT_CRL", value_name = "FILE")]
+    pub tls_client_crl: Option<PathBuf>,
+    /// Tokens that are asked for on every port, as `spandrel token` writes them. Read again when it changes
+    #[arg(long, env = "SPANDREL_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Listen beyond loopback without TLS or without credentials: everybody who reaches a port may read and write
+    /// [default: false]
+    #[arg(long, env = "SPANDREL_ALLOW_OPEN_BIND", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_open_bind: Option<bool>,
+    /// Origins of web pages that may send spans, comma-separated, such as https://*.example.com [default: none]
+    #[arg(long, env = "SPANDREL_CORS_ORIGINS", value_name = "LIST", value_delimiter = ',')]
+    pub cors_origins: Option<Vec<String>>,
+    /// Connections at once, all ports together [default: 4096]
+    #[arg(long, env = "SPANDREL_CONNECTIONS_MAX", value_name = "N")]
+    pub connections_max: Option<usize>,
+    /// Connections at once from one address [default: 256]
+    #[arg(long, env = "SPANDREL_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
+    pub connections_per_address_max: Option<usize>,
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
@@ -150,6 +180,12 @@ pub struct Config {
     pub otlp_http: SocketAddr,
     /// Questions.
     pub http: SocketAddr,
+    /// TLS of every port.
+    pub tls: Option<TlsFiles>,
+    /// Who may do what.
+    pub access: AccessSettings,
+    /// Bounds of connections.
+    pub connections: ConnectionLimits,
     /// Bytes of one request.
     pub body_bytes_max: usize,
     /// The way in.
@@ -215,6 +251,15 @@ impl RawConfig {
             otlp_grpc: self.otlp_grpc.or(fallback.otlp_grpc),
             otlp_http: self.otlp_http.or(fallback.otlp_http),
             http: self.http.or(fallback.http),
+            tls_cert: self.tls_cert.or(fallback.tls_cert),
+            tls_key: self.tls_key.or(fallback.tls_key),
+            tls_client_ca: self.tls_client_ca.or(fallback.tls_client_ca),
+            tls_client_crl: self.tls_client_crl.or(fallback.tls_client_crl),
+            tokens: self.tokens.or(fallback.tokens),
+            allow_open_bind: self.allow_open_bind.or(fallback.allow_open_bind),
+            cors_origins: self.cors_origins.or(fallback.cors_origins),
+            connections_max: self.connections_max.or(fallback.connections_max),
+            connections_per_address_max: self.connections_per_address_max.or(fallback.connections_per_address_max),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
                 Some(own) => Some(own.or(fallback.retention)),
@@ -270,10 +315,31 @@ impl RawConfig {
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
             verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,
         };
+        let otlp_grpc = address("otlp-grpc", self.otlp_grpc.as_deref(), "127.0.0.1:4317")?;
+        let otlp_http = address("otlp-http", self.otlp_http.as_deref(), "127.0.0.1:4318")?;
+        let http = address("http", self.http.as_deref(), "127.0.0.1:3200")?;
+        let tls = tls(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_client_crl)?;
+        let access = AccessSettings { tokens: self.tokens, cors_origins: self.cors_origins.unwrap_or_default() };
+        if !self.allow_open_bind.unwrap_or(false) {
+            for (key, address) in [("otlp-grpc", otlp_grpc), ("otlp-http", otlp_http), ("http", http)] {
+                refuse_open_bind(key, address, tls.as_ref(), &access)?;
+            }
+        }
+        let defaults = ConnectionLimits::default();
+        let connections = ConnectionLimits {
+            connections_max: self.connections_max.unwrap_or(defaults.connections_max),
+            connections_per_address_max: self
+                .connections_per_address_max
+                .unwrap_or(defaults.connections_per_address_max),
+            ..defaults
+        };
         Ok(Config {
-            otlp_grpc: address("otlp-grpc", self.otlp_grpc.as_deref(), "127.0.0.1:4317")?,
-            otlp_http: address("otlp-http", self.otlp_http.as_deref(), "127.0.0.1:4318")?,
-            http: address("http", self.http.as_deref(), "127.0.0.1:3200")?,
+            otlp_grpc,
+            otlp_http,
+            http,
+            tls,
+            access,
+            connections,
             body_bytes_max: bytes(body_bytes_max),
             ingest,
             store,
@@ -297,6 +363,51 @@ fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
 fn address(key: &'static str, text: Option<&str>, default: &str) -> Result<SocketAddr, ConfigError> {
     let text = text.unwrap_or(default);
     text.parse().map_err(|_| bad(key, text, "an IP address with a port, such as 127.0.0.1:4317"))
+}
+
+fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_authorities: Option<PathBuf>,
+    client_revocations: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let conflict = |why: &str| Err(ConfigError::Conflict(why.to_owned()));
+    if client_revocations.is_some() && client_authorities.is_none() {
+        return conflict("tls-client-crl needs tls-client-ca: without it no client certificate is asked for");
+    }
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => {
+            Ok(Some(TlsFiles { certificate, key, client_authorities, client_revocations }))
+        }
+        (None, None) if client_authorities.is_some() => conflict("tls-client-ca needs tls-cert and tls-key"),
+        (None, None) => Ok(None),
+        (Some(_), None) => conflict("tls-cert needs tls-key"),
+        (None, Some(_)) => conflict("tls-key needs tls-cert"),
+    }
+}
+
+/// Beyond loopback spans and tokens are for everybody to read without TLS, and for everybody to write without credentials.
+fn refuse_open_bind(
+    key: &'static str,
+    address: SocketAddr,
+    tls: Option<&TlsFiles>,
+    access: &AccessSettings,
+) -> Result<(), ConfigError> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    let has_credentials = access.tokens.is_some() || tls.is_some_and(|files| files.client_authorities.is_some());
+    let missing = match (tls.is_some(), has_credentials) {
+        (true, true) => return Ok(()),
+        (true, false) => "credentials: set tokens (\"spandrel token\" makes them) or tls-client-ca",
+        (false, true) => "TLS: set tls-cert and tls-key",
+        (false, false) => "TLS and credentials: set tls-cert, tls-key and tokens",
+    };
+    let why = format!(
+        "{key} = {address} is open to the network, without {missing}; or say allow-open-bind where something else guards \
+         the port"
+    );
+    Err(ConfigError::Conflict(why))
 }
 
 fn duration(key: &'static str, text: Option<&str>, default: &str) -> Result<DurationNanos, ConfigError> {

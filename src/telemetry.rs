@@ -45,6 +45,32 @@ impl ReasonCounter {
     }
 }
 
+/// Counters under names that clients choose: the first twenty have one of their own, the rest share one.
+#[derive(Debug, Default)]
+pub struct NameCounter(Mutex<BTreeMap<String, u64>>);
+
+impl NameCounter {
+    const NAMES_MAX: usize = 20;
+    const OTHER: &str = "other";
+
+    /// Raises the counter of `name`.
+    pub fn add(&self, name: &str) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = values.get_mut(name) {
+            *value += 1;
+            return;
+        }
+        let name = if values.len() < Self::NAMES_MAX { name } else { Self::OTHER };
+        *values.entry(name.to_owned()).or_default() += 1;
+    }
+
+    /// Every name with its value, sorted.
+    pub fn values(&self) -> Vec<(String, u64)> {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        values.iter().map(|(name, value)| (name.clone(), *value)).collect()
+    }
+}
+
 /// Every counter of the process, shared by all layers.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -58,6 +84,20 @@ pub struct Counters {
     pub requests_refused: ReasonCounter,
     /// Requests refused for good (undecodable, too large, every span bad), by reason.
     pub requests_failed: ReasonCounter,
+    /// Requests refused for their credentials, by reason.
+    pub requests_denied: ReasonCounter,
+    /// Export requests by `User-Agent`.
+    pub requests_by_agent: NameCounter,
+    /// Connections accepted.
+    pub connections_opened: Counter,
+    /// Connections that have ended; the others are open.
+    pub connections_closed: Counter,
+    /// Connections closed before their first request, by reason.
+    pub connections_refused: ReasonCounter,
+    /// Connections closed because the peer was too slow, by what it was slow at.
+    pub connections_timed_out: ReasonCounter,
+    /// Requests that ended by a panic: each is a bug.
+    pub panics: Counter,
     /// Spans decoded from requests.
     pub spans_received: Counter,
     /// Spans read back from the journal at start.

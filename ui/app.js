@@ -22,8 +22,19 @@ function time(unixNanos) {
   return new Date(Number(BigInt(unixNanos) / 1000000n)).toISOString().replace("T", " ").slice(0, 19) + "Z";
 }
 
+/** The token lives as long as the tab; a server without tokens never asks. */
 async function ask(path) {
-  const response = await fetch(path);
+  const token = sessionStorage.getItem("token");
+  const response = await fetch(path, token ? { headers: { authorization: `Bearer ${token}` } } : {});
+  if (response.status === 401) {
+    // Several questions are under way at once: the first one that is refused asks for all.
+    if (sessionStorage.getItem("token") === token) {
+      const given = prompt("This server wants a token with the scope query (spandrel token):");
+      if (!given) throw new Error("no token was given; reload the page to be asked again");
+      sessionStorage.setItem("token", given.trim());
+    }
+    return ask(path);
+  }
   const body = await response.json();
   if (!response.ok) throw new Error(body.error || response.statusText);
   return [body, response.headers.get("spandrel-coverage")];

@@ -1,19 +1,23 @@
 //! Reading a body: never more than the limit, never without a permit, inflated in steps.
 
 use std::io::Read;
-use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
-use crate::ingest::{Budget, Permit};
+use crate::clock;
+use crate::ingest::Permit;
 
+use super::Doors;
 use super::refusal::BodyError;
 
 /// Bytes by which a body grows between two looks at the budget.
 const STEP_BYTES: usize = 64 * 1024;
-/// A client that sends nothing for this long is given up.
-const FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// What a request may hold before its first byte came. Small: thousands of streams may promise and send nothing.
+const FIRST_BYTES: usize = 4 * 1024;
+/// A body that is slower is given up, after the time that any body may pause.
+const BYTES_PER_SEC_MIN: u64 = 1024;
 /// A decoded request takes about twice its bytes: the bytes themselves, and tables that point into them.
 const DECODED_PER_BYTE: usize = 2;
 /// zstd window: 8 MiB.
@@ -41,28 +45,67 @@ impl Coding {
     }
 }
 
-/// Reads a whole body. The permit covers it and must live as long as the bytes.
-pub(super) async fn read(
-    mut body: Body,
-    declared: Option<usize>,
-    limit: usize,
-    budget: &Budget,
-) -> Result<(Vec<u8>, Permit), BodyError> {
-    if declared.is_some_and(|declared| limit < declared) {
+/// How the length of a body is known before it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Announced {
+    /// From `Content-Length`, if there is one.
+    Length(Option<usize>),
+    /// From the five bytes in front of a gRPC message.
+    InFront,
+}
+
+/// Bytes in front of a gRPC message.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// Flag and length of a gRPC message; `None` before they are there.
+pub(super) fn prefix(framed: &[u8]) -> Option<(u8, usize)> {
+    let [flag, length @ ..] = *framed.first_chunk::<PREFIX_BYTES>()?;
+    Some((flag, u32::from_be_bytes(length) as usize))
+}
+
+/// The body of an HTTP request, inflated. The permit covers it and must live as long as the bytes.
+pub(super) async fn receive(doors: &Doors, headers: &HeaderMap, body: Body) -> Result<(Vec<u8>, Permit), BodyError> {
+    let coding = headers.get(header::CONTENT_ENCODING).map_or(Ok(Coding::Identity), |v| Coding::parse(v.as_bytes()))?;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let (bytes, mut permit) = read(doors, body, Announced::Length(length)).await?;
+    let bytes = inflate(doors, bytes, coding, &mut permit).await?;
+    Ok((bytes, permit))
+}
+
+/// Reads a whole body, as it was sent.
+pub(super) async fn read(doors: &Doors, mut body: Body, announced: Announced) -> Result<(Vec<u8>, Permit), BodyError> {
+    let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
+    let (declared, bytes_max) = match announced {
+        Announced::Length(length) => (length, limit),
+        Announced::InFront => (None, limit + PREFIX_BYTES),
+    };
+    if declared.is_some_and(|declared| bytes_max < declared) {
         return Err(BodyError::TooLarge { limit });
     }
-    let mut permit = budget.admit(declared.unwrap_or(STEP_BYTES).min(STEP_BYTES)).await?;
+    let stalls_within = doors.body_stalls_within;
+    let began = clock::instant();
+    let mut permit = budget.admit(declared.unwrap_or(FIRST_BYTES).min(FIRST_BYTES)).await?;
     let mut bytes = Vec::new();
     loop {
-        let frame = tokio::time::timeout(FRAME_WITHIN, body.frame()).await.map_err(|_| BodyError::Incomplete)?;
+        let frame = tokio::time::timeout(stalls_within, body.frame()).await.map_err(|_| BodyError::Incomplete)?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| BodyError::Incomplete)?;
         let Ok(data) = frame.into_data() else { continue };
-        if limit < bytes.len() + data.len() {
+        let length = bytes.len() + data.len();
+        let took = began.elapsed();
+        if stalls_within < took && (length as u64) < took.as_secs() * BYTES_PER_SEC_MIN {
+            return Err(BodyError::Incomplete);
+        }
+        let step = if length < STEP_BYTES { FIRST_BYTES } else { STEP_BYTES };
+        if bytes_max < length {
             return Err(BodyError::TooLarge { limit });
         }
-        budget.raise(&mut permit, (bytes.len() + data.len()).next_multiple_of(STEP_BYTES)).await?;
+        budget.raise(&mut permit, length.next_multiple_of(step)).await?;
         bytes.extend_from_slice(&data);
+        // Refused as soon as it is announced: some clients send the same again and again.
+        if matches!(announced, Announced::InFront) && prefix(&bytes).is_some_and(|(_, length)| limit < length) {
+            return Err(BodyError::TooLarge { limit });
+        }
     }
     if declared.is_some_and(|declared| bytes.len() < declared) {
         return Err(BodyError::Incomplete);
@@ -72,12 +115,12 @@ pub(super) async fn read(
 
 /// Inflates under the same limit, raising the permit as the result grows, and at the end to what decoding will take.
 pub(super) async fn inflate(
+    doors: &Doors,
     bytes: Vec<u8>,
     coding: Coding,
-    limit: usize,
-    budget: &Budget,
     permit: &mut Permit,
 ) -> Result<Vec<u8>, BodyError> {
+    let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
     let received = bytes.len();
     let (name, mut reader): (_, Box<dyn Read + Send>) = match coding {
         Coding::Identity => {

@@ -95,6 +95,8 @@ impl Collector for OwnMetrics {
             ("ingest_requests_received", "Export requests whose body arrived whole.", &counters.requests_received),
             ("ingest_requests_accepted", "Requests answered with success.", &counters.requests_accepted),
             ("ingest_requests_repeated", "Requests recognised as a retry.", &counters.requests_repeated),
+            ("connections_opened", "Connections accepted.", &counters.connections_opened),
+            ("panics", "Requests that ended by a panic: each is a bug.", &counters.panics),
             ("ingest_body_bytes", "Bytes of request bodies after inflation.", &counters.body_bytes),
             ("ingest_spans_received", "Spans decoded from requests.", &counters.spans_received),
             ("ingest_spans_replayed", "Spans read back from the journal at start.", &counters.spans_replayed),
@@ -119,11 +121,15 @@ impl Collector for OwnMetrics {
             ("ingest_spans_duplicate", "Spans that were stored already.", "reason", &counters.spans_duplicate),
             ("ingest_spans_rejected", "Invalid spans, not stored.", "reason", &counters.spans_rejected),
             ("ingest_spans_warned", "Remarks about stored spans.", "code", &counters.spans_warned),
+            ("requests_denied", "Requests without valid credentials.", "reason", &counters.requests_denied),
+            ("connections_refused", "Connections not served.", "reason", &counters.connections_refused),
+            ("connections_timed_out", "Connections of peers too slow.", "reason", &counters.connections_timed_out),
             ("queries", "Questions answered.", "door", &counters.queries),
             ("query_errors", "Questions refused or failed.", "door", &counters.query_errors),
         ] {
             write_reasons(&mut encoder, name, help, label, counter)?;
         }
+        write_agents(&mut encoder, &counters.requests_by_agent)?;
         write_seconds(&mut encoder, "journal_sync_duration", "Time in fdatasync.", &counters.journal_sync_nanos)?;
         write_seconds(&mut encoder, "store_checkpoint_duration", "Time in checkpoints.", &counters.checkpoint_nanos)?;
         self.write_gauges(&mut encoder)
@@ -133,6 +139,10 @@ impl Collector for OwnMetrics {
 impl OwnMetrics {
     fn write_gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let store = self.0.query.status().unwrap_or_default();
+        let counters = &self.0.counters;
+        // Closed first: a connection that ends in between is open in both or in none.
+        let closed = counters.connections_closed.value();
+        let connections = counters.connections_opened.value().saturating_sub(closed);
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         for (name, help, value) in [
             ("ingest_spans_in_head", "Spans in no block yet.", gauge(store.spans_in_memory)),
@@ -140,6 +150,8 @@ impl OwnMetrics {
             ("store_partitions", "Partitions on disk.", gauge(store.partitions.len() as u64)),
             ("store_quarantined", "Directories in quarantine.", gauge(store.quarantined.len() as u64)),
             ("dedup_window_seconds", "How far back a retry is recognised.", gauge(self.0.ingest.retry_window_secs())),
+            ("connections", "Connections that are open.", gauge(connections)),
+            ("ingest_budget_bytes", "Bytes that request bodies may hold now.", gauge(self.0.ingest.budget().left())),
             ("ready", "1 when requests are stored and answered.", i64::from(self.0.readiness().ready)),
         ] {
             let encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -181,5 +193,19 @@ fn write_reasons(
         let _before = family.get_or_create(&vec![(label, reason)]).inc_by(value);
     }
     let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    family.encode(encoder)
+}
+
+/// Who sends: the OTLP exporters by their `User-Agent`, twenty of them by name (OTLP-70).
+fn write_agents(
+    encoder: &mut DescriptorEncoder<'_>,
+    agents: &crate::telemetry::NameCounter,
+) -> Result<(), std::fmt::Error> {
+    let family = Family::<Vec<(&'static str, String)>, prometheus_client::metrics::counter::Counter>::default();
+    for (agent, value) in agents.values() {
+        let _before = family.get_or_create(&vec![("user_agent", agent)]).inc_by(value);
+    }
+    let help = "Export requests by the exporter's User-Agent.";
+    let encoder = encoder.encode_descriptor("ingest_requests_by_agent", help, None, MetricType::Counter)?;
     family.encode(encoder)
 }

@@ -1,25 +1,29 @@
 //! The doors. Each turns a protocol's request into a call of `ingest` or `query` and the outcome into that protocol's
 //! answer; none of them knows how anything is stored.
 
+pub mod access;
 mod body;
+mod cors;
+mod gate;
 mod health;
+mod hourly;
+pub mod listen;
 mod native;
-mod otlp_grpc;
-mod otlp_http;
+mod otlp;
 mod params;
 mod refusal;
 mod tempo;
 #[cfg(test)]
 mod tests;
 mod ui;
+mod watched;
 
-use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::clock;
@@ -27,7 +31,10 @@ use crate::ingest::Ingest;
 use crate::query::{Query, QueryError};
 use crate::telemetry::Counters;
 
+use access::Access;
+use hourly::Hourly;
 pub use params::parse_time;
+use refusal::Refusal;
 
 /// Questions answered at once; the next ones wait.
 const QUERIES_AT_ONCE: usize = 20;
@@ -42,36 +49,47 @@ pub struct Doors {
     counters: Arc<Counters>,
     query_slots: Arc<Semaphore>,
     export_slots: Arc<Semaphore>,
+    access: Arc<Access>,
+    hourly: Arc<Hourly>,
     body_bytes_max: usize,
+    body_stalls_within: Duration,
+}
+
+/// What bounds a request.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// Bytes as received, and again after inflation.
+    pub bytes_max: usize,
+    /// A body that pauses for so long, or is slower than 1 KiB/s after it, is given up.
+    pub stalls_within: Duration,
 }
 
 impl Doors {
-    /// `body_bytes_max` bounds a request as received and again after inflation.
-    pub fn new(ingest: Arc<Ingest>, query: Arc<Query>, counters: Arc<Counters>, body_bytes_max: usize) -> Self {
+    /// The doors of one server.
+    pub fn new(
+        ingest: Arc<Ingest>,
+        query: Arc<Query>,
+        counters: Arc<Counters>,
+        access: Access,
+        bodies: BodyLimits,
+    ) -> Self {
         Self {
             ingest,
             query,
             counters,
             query_slots: Arc::new(Semaphore::new(QUERIES_AT_ONCE)),
             export_slots: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
-            body_bytes_max,
+            access: Arc::new(access),
+            hourly: Arc::default(),
+            body_bytes_max: bodies.bytes_max,
+            body_stalls_within: bodies.stalls_within,
         }
-    }
-
-    /// OTLP over gRPC (port 4317).
-    pub fn otlp_grpc(&self) -> Router {
-        otlp_grpc::router().with_state(self.clone())
-    }
-
-    /// OTLP over HTTP (port 4318).
-    pub fn otlp_http(&self) -> Router {
-        otlp_http::router().with_state(self.clone())
     }
 
     /// Everything that is asked (port 3200).
     pub fn query(&self) -> Router {
         let router = native::router().merge(tempo::router()).merge(health::router()).merge(ui::router());
-        router.fallback(unknown_path).with_state(self.clone())
+        gate::of_query(router.fallback(unknown_path), self, refuse)
     }
 
     /// Runs a question on a thread of its own, so that it holds up neither ingest nor other answers.
@@ -97,16 +115,13 @@ impl Doors {
     }
 }
 
-/// Serves until `shutdown` resolves, then finishes what is in flight.
-///
-/// # Errors
-/// What the listener says.
-pub async fn run(
-    listener: TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+/// A refusal of the query port: `{"error": "..."}`, as its own errors are.
+fn refuse(_headers: &HeaderMap, refusal: &Refusal) -> Response {
+    let mut response = (refusal.status, axum::Json(serde_json::json!({ "error": refusal.message }))).into_response();
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        let _none = response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 /// Never HTML: Grafana shows the body as it is.

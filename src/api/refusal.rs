@@ -8,6 +8,8 @@ use crate::limits::ERROR_MESSAGE_BYTES_MAX;
 use crate::otlp::Undecodable;
 use crate::query::QueryError;
 
+use super::access::Denied;
+
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -42,6 +44,8 @@ pub(super) enum BodyError {
     Incomplete,
     #[error("{0}")]
     Framing(&'static str),
+    #[error("the value of grpc-timeout is not one to eight digits and a unit of HMSmun")]
+    BadTimeout,
     #[error("the gRPC message is shorter than its length prefix says")]
     ShortMessage,
     #[error(transparent)]
@@ -77,11 +81,33 @@ impl Refusal {
             BodyError::UnsupportedCoding { .. } => {
                 Self::new(Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
             }
-            BodyError::Inflate { .. } | BodyError::ShortMessage => Self::invalid(error),
+            BodyError::Inflate { .. } | BodyError::ShortMessage | BodyError::BadTimeout => Self::invalid(error),
             BodyError::Incomplete => Self::new(Code::InvalidArgument, StatusCode::REQUEST_TIMEOUT, error),
             BodyError::Framing(_) => Self::new(Code::Internal, StatusCode::BAD_REQUEST, error),
             BodyError::Refused(error) => Self::of_export(error, jitter),
         }
+    }
+
+    pub(super) fn of_denied(denied: Denied) -> Self {
+        match denied {
+            Denied::Missing | Denied::Unknown | Denied::Expired => {
+                Self::new(Code::Unauthenticated, StatusCode::UNAUTHORIZED, &denied)
+            }
+            Denied::WrongScope { .. } => Self::new(Code::PermissionDenied, StatusCode::FORBIDDEN, &denied),
+        }
+    }
+
+    pub(super) fn foreign_origin() -> Self {
+        let message = "pages of this origin may not send spans here (--cors-origins)";
+        Self::with_status(Code::PermissionDenied, StatusCode::FORBIDDEN, message)
+    }
+
+    pub(super) fn panicked() -> Self {
+        Self::with_status(
+            Code::Internal,
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "an error of the server's own; see its log",
+        )
     }
 
     fn invalid(error: &impl ToString) -> Self {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::clock::Clock;
 use crate::config;
 
-use super::client::Client;
+use super::client::{Client, Credentials};
 use super::print;
 use super::render::{Style, percentile_table, services_table, waterfall};
 use super::view::{ExemplarView, PercentileView, ServicesView, TraceView};
@@ -24,6 +24,14 @@ pub(super) struct ServerArgs {
     /// Print the server's JSON instead of tables
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+impl ServerArgs {
+    fn client(&self) -> anyhow::Result<Client> {
+        Client::new(&self.url, &self.credentials)
+    }
 }
 
 /// Flags of `p99`.
@@ -61,7 +69,7 @@ pub(super) struct ServicesArgs {
 }
 
 pub(super) fn percentile(args: &PercentileArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.server.url);
+    let client = args.server.client()?;
     let start = format!("-{}", args.last);
     let mut query = vec![("service", args.service.as_str()), ("q", &args.q), ("start", &start)];
     query.extend(args.namespace.as_deref().map(|namespace| ("namespace", namespace)));
@@ -78,7 +86,7 @@ pub(super) fn percentile(args: &PercentileArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<()> {
-    let json = Client::new(&args.server.url).get(&format!("/spandrel/v1/traces/{}", args.id), &[])?;
+    let json = args.server.client()?.get(&format!("/spandrel/v1/traces/{}", args.id), &[])?;
     if args.server.json {
         return print(&(json + "\n"));
     }
@@ -86,7 +94,7 @@ pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<()> {
-    let json = Client::new(&args.server.url).get("/spandrel/v1/services", &[])?;
+    let json = args.server.client()?.get("/spandrel/v1/services", &[])?;
     if args.server.json {
         return print(&(json + "\n"));
     }

@@ -12,7 +12,7 @@ use crate::clock::{self, Clock};
 use crate::config::RawConfig;
 
 use super::ask::{exemplar_of, exemplar_waterfall, style};
-use super::client::Client;
+use super::client::{Client, Credentials};
 use super::print;
 use super::render::percentile_table;
 use super::serve::{Addresses, Server};
@@ -50,7 +50,11 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     // Fresh each time: the same seed makes the same trace ids, and an older run's spans would mix with them.
     let fresh = tempfile::Builder::new().prefix("spandrel-demo-").tempdir().context("cannot make a data directory")?;
     let own_data = RawConfig { data_dir: Some(fresh.path().to_path_buf()), ..RawConfig::default() };
-    let server = Server::start(args.settings.clone().or(own_data).resolve()?)?;
+    let config = args.settings.clone().or(own_data).resolve()?;
+    if config.tls.is_some() || config.access.tokens.is_some() {
+        anyhow::bail!("the demo's shop has no credentials: run it without tls and tokens, or use `spandrel serve`");
+    }
+    let server = Server::start(config)?;
     let outcome = play(args, &server.addresses, &stop);
     server.stop();
     outcome
@@ -59,7 +63,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
 fn play(args: &DemoArgs, addresses: &Addresses, stop: &AtomicBool) -> anyhow::Result<()> {
     let traffic = Traffic::start(addresses.otlp_grpc, args.seed, args.rate)?;
     let stopped_early = !show_progress(args.duration, &traffic, stop)?;
-    let client = Client::new(&format!("http://{}", addresses.http));
+    let client = Client::new(&format!("http://{}", addresses.http), &Credentials::default())?;
     let jumped = if stopped_early { Ok(()) } else { jump(&client) };
     if !args.once && !stopped_early && jumped.is_ok() {
         print(&format!(

@@ -22,7 +22,7 @@ use crate::query::{ExportFormat, ExportQuestion, Query};
 use crate::store::{IdleDir, Store};
 use crate::telemetry::Counters;
 
-use super::client::Client;
+use super::client::{Client, Credentials};
 use super::otlp_file::next_field;
 
 /// How the last line of an export in JSON begins; what follows is `End`.
@@ -36,6 +36,8 @@ pub(super) struct ExportArgs {
     /// Server to export from
     #[arg(long, env = "SPANDREL_URL", default_value = "http://127.0.0.1:3200", value_name = "URL")]
     url: String,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Export from this directory instead, which no server may be using; its journals are replayed as by a start
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -157,7 +159,7 @@ fn online(args: &ExportArgs, sink: &mut Sink) -> anyhow::Result<End> {
     for (name, value) in [("start", &start), ("end", &args.end), ("service", &args.service)] {
         query.extend(value.as_deref().map(|value| (name, value)));
     }
-    let stream = Client::new(&args.url).stream("/spandrel/v1/export", &query)?;
+    let stream = Client::new(&args.url, &args.credentials)?.stream("/spandrel/v1/export", &query)?;
     let mut stream = BufReader::with_capacity(1024 * 1024, stream);
     let end = match args.format {
         Format::Jsonl => lines(&mut stream, sink)?,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use indicatif::{HumanCount, ProgressBar};
 
-use super::client::Client;
+use super::client::{Client, Credentials};
 use super::data_dir::bytes_bar;
 use super::otlp_file::next_field;
 use super::print;
@@ -26,6 +26,8 @@ pub(super) struct LoadArgs {
     /// OTLP/HTTP port of the server
     #[arg(long, env = "SPANDREL_OTLP_URL", default_value = "http://127.0.0.1:4318", value_name = "URL")]
     url: String,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Spans that a server did not take.
@@ -37,7 +39,7 @@ struct Totals {
 }
 
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.url);
+    let client = Client::new(&args.url, &args.credentials)?;
     let bytes = args.files.iter().map(|file| Ok(std::fs::metadata(file)?.len())).sum::<std::io::Result<u64>>();
     let bar = bytes_bar(bytes.context("cannot read the files")?)?;
     let mut totals = Totals::default();

@@ -12,6 +12,7 @@ mod otlp_file;
 pub mod render;
 pub mod serve;
 pub mod shop;
+mod token;
 mod traffic;
 pub mod view;
 
@@ -79,6 +80,11 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Make a data directory of a backup, verifying every byte
     Restore(backup::RestoreArgs),
+    /// Make a token for a server with --tokens, and write its entry into the token file
+    ///
+    /// The token is printed once and kept nowhere: the file holds its hash. A running server reads the file again within
+    /// a second. To take a token back, remove its entry.
+    Token(token::TokenArgs),
     /// Print a completion script for your shell
     Completions {
         /// For which shell
@@ -102,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Backup(args) => backup::run(args),
         Command::Restore(args) => done(backup::restore(args)),
+        Command::Token(args) => done(token::run(args)),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "spandrel", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -11,7 +11,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Doors};
+use crate::api::access::Access;
+use crate::api::listen::{Listeners, Tls};
+use crate::api::{BodyLimits, Doors};
 use crate::clock::Clock;
 use crate::config::{Config, RawConfig};
 use crate::ingest::{Ingest, Running};
@@ -76,36 +78,37 @@ impl Server {
         let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
         let ingest = Arc::new(Ingest::new(config.ingest, Arc::new(RealDisk), clock.clone(), Arc::clone(&counters)));
         let query = Arc::new(Query::new(clock.clone(), Arc::clone(&counters)));
-        let doors = Doors::new(Arc::clone(&ingest), Arc::clone(&query), Arc::clone(&counters), config.body_bytes_max);
+        let access = Access::open(&config.access, clock.clone()).context("the token file")?;
+        let tls = config.tls.as_ref().map(Tls::open).transpose().context("TLS")?;
+        let bodies =
+            BodyLimits { bytes_max: config.body_bytes_max, stalls_within: config.connections.body_stalls_within };
+        let doors = Doors::new(Arc::clone(&ingest), Arc::clone(&query), Arc::clone(&counters), access, bodies);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("spandrel-io")
             .enable_all()
             .build()
             .context("cannot start the async runtime")?;
         let (stop, stopped) = watch::channel(false);
+        let ports = Listeners::new(config.connections, tls, Arc::clone(&counters));
         let mut listeners = Vec::new();
         let mut listen = |name: &'static str, address: SocketAddr, router| {
             let listener = runtime
                 .block_on(TcpListener::bind(address))
                 .with_context(|| format!("cannot listen on {address} ({name}); is another process there?"))?;
             let bound = listener.local_addr()?;
-            let mut stopped = stopped.clone();
-            let shutdown = async move {
-                let _sender_gone = stopped.wait_for(|stop| *stop).await;
-            };
-            listeners.push(runtime.spawn(async move {
-                if let Err(error) = api::run(listener, router, shutdown).await {
-                    tracing::error!(name, %error, "a listener ended");
-                }
-            }));
+            let (ports, stopped) = (ports.clone(), stopped.clone());
+            listeners.push(runtime.spawn(async move { ports.serve(listener, router, stopped).await }));
             tracing::info!(name, address = %bound, "listening");
             anyhow::Ok(bound)
         };
-        let addresses = Addresses {
-            otlp_grpc: listen("otlp-grpc", config.otlp_grpc, doors.otlp_grpc())?,
-            otlp_http: listen("otlp-http", config.otlp_http, doors.otlp_http())?,
-            http: listen("http", config.http, doors.query())?,
+        let otlp_grpc = listen("otlp-grpc", config.otlp_grpc, doors.otlp())?;
+        // One address for both is one port for both.
+        let otlp_http = if config.otlp_http == config.otlp_grpc && config.otlp_http.port() != 0 {
+            otlp_grpc
+        } else {
+            listen("otlp-http", config.otlp_http, doors.otlp())?
         };
+        let addresses = Addresses { otlp_grpc, otlp_http, http: listen("http", config.http, doors.query())? };
         let store = Arc::new(Store::open(config.store, clock, counters)?);
         let running = ingest.start(&store)?;
         query.attach(store);

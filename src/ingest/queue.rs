@@ -121,6 +121,11 @@ impl Budget {
         Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
     }
 
+    /// Bytes that nobody holds.
+    pub fn left(&self) -> u64 {
+        (self.permits.available_permits() * PERMIT_BYTES) as u64
+    }
+
     /// A share of `bytes`, waited for at most 250 ms.
     ///
     /// # Errors

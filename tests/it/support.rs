@@ -75,7 +75,7 @@ pub(crate) async fn grpc(address: std::net::SocketAddr) -> TraceServiceClient<Ch
 /// A server in this process, with a data directory of its own.
 pub(crate) struct TestServer {
     server: Option<Server>,
-    change: fn(&mut Config),
+    change: Box<dyn Fn(&mut Config)>,
     dir: TempDir,
     pub(crate) addresses: Addresses,
 }
@@ -85,16 +85,16 @@ impl TestServer {
         Self::with(|_| {})
     }
 
-    pub(crate) fn with(change: fn(&mut Config)) -> Self {
+    pub(crate) fn with(change: impl Fn(&mut Config) + 'static) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let server = start(dir.path(), change);
-        Self { addresses: server.addresses, server: Some(server), change, dir }
+        let server = start(dir.path(), &change);
+        Self { addresses: server.addresses, server: Some(server), change: Box::new(change), dir }
     }
 
     /// Stops cleanly and starts again on the same directory.
     pub(crate) fn restart(&mut self) {
         self.server.take().expect("it runs").stop();
-        let server = start(self.dir.path(), self.change);
+        let server = start(self.dir.path(), &*self.change);
         self.addresses = server.addresses;
         self.server = Some(server);
     }
@@ -140,7 +140,7 @@ pub(crate) fn config(dir: &Path) -> Config {
     config
 }
 
-fn start(dir: &Path, change: fn(&mut Config)) -> Server {
+fn start(dir: &Path, change: &dyn Fn(&mut Config)) -> Server {
     let mut config = config(dir);
     change(&mut config);
     Server::start(config).expect("the server starts")

@@ -11,49 +11,37 @@ use tonic::Code;
 
 use crate::ingest::{Encoding, Exported};
 
-use super::Doors;
-use super::body::{self, Coding};
-use super::otlp_grpc::{partial_success, status};
-use super::refusal::{BodyError, Refusal};
-
-const PATH: &str = "/v1/traces";
+use super::super::Doors;
+use super::super::body;
+use super::super::refusal::{BodyError, Refusal};
+use super::{Sender, TRACES, partial_success, status};
 
 pub(super) fn router() -> Router<Doors> {
-    Router::new().route(PATH, post(export).fallback(wrong_method)).fallback(wrong_path)
+    Router::new().route(TRACES, post(export).fallback(wrong_method))
 }
 
 async fn export(State(doors): State<Doors>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let Some(encoding) = media_type(&parts.headers) else {
+    let Some(encoding) = media_type(request.headers()) else {
         let message = "send application/x-protobuf or application/json";
         let refusal = Refusal::with_status(Code::InvalidArgument, StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
         return failure(&refusal, Encoding::Json);
     };
     let jitter = doors.query.now().0;
-    match receive(&doors, &parts.headers, body).await {
-        Ok((bytes, _permit)) => match doors.ingest.export(bytes, encoding).await {
-            Ok(exported) => success(exported, encoding),
-            Err(error) => failure(&Refusal::of_export(&error, jitter), encoding),
-        },
+    match answer(&doors, request, encoding).await {
+        Ok(exported) => success(exported, encoding),
         Err(error) => failure(&Refusal::of_body(&error, jitter), encoding),
     }
 }
 
-async fn receive(
-    doors: &Doors,
-    headers: &HeaderMap,
-    body: axum::body::Body,
-) -> Result<(Vec<u8>, crate::ingest::Permit), BodyError> {
-    let limit = doors.body_bytes_max;
-    let coding = headers.get(header::CONTENT_ENCODING).map_or(Ok(Coding::Identity), |v| Coding::parse(v.as_bytes()))?;
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let (bytes, mut permit) = body::read(body, declared, limit, doors.ingest.budget()).await?;
-    let bytes = body::inflate(bytes, coding, limit, doors.ingest.budget(), &mut permit).await?;
-    Ok((bytes, permit))
+async fn answer(doors: &Doors, request: Request, encoding: Encoding) -> Result<Exported, BodyError> {
+    let sender = Sender::of(&request);
+    let (parts, body) = request.into_parts();
+    let (bytes, _permit) = body::receive(doors, &parts.headers, body).await?;
+    Ok(doors.export(bytes, encoding, &sender).await?)
 }
 
 /// Parameters and letter case do not matter (RFC 9110 8.3.1); bytes that are no text are no known type.
-fn media_type(headers: &HeaderMap) -> Option<Encoding> {
+pub(super) fn media_type(headers: &HeaderMap) -> Option<Encoding> {
     let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     match essence.to_ascii_lowercase().as_slice() {
@@ -80,7 +68,7 @@ fn success(exported: Exported, encoding: Encoding) -> Response {
 }
 
 /// Every error body is a `google.rpc.Status` (OTLP-39).
-fn failure(refusal: &Refusal, encoding: Encoding) -> Response {
+pub(super) fn failure(refusal: &Refusal, encoding: Encoding) -> Response {
     let status = status(refusal);
     let body = match encoding {
         Encoding::Protobuf => status.details().to_vec(),
@@ -97,7 +85,10 @@ fn failure(refusal: &Refusal, encoding: Encoding) -> Response {
     if refusal.code == Code::Unimplemented {
         let _none = headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
     }
-    if matches!(refusal.status, StatusCode::REQUEST_TIMEOUT) {
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        let _none = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if refusal.status == StatusCode::REQUEST_TIMEOUT {
         let _none = headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -116,9 +107,4 @@ async fn wrong_method(headers: HeaderMap) -> Response {
     let mut response = failure(&refusal, media_type(&headers).unwrap_or(Encoding::Json));
     let _none = response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
-}
-
-async fn wrong_path(headers: HeaderMap) -> Response {
-    let refusal = Refusal::with_status(Code::NotFound, StatusCode::NOT_FOUND, "traces are sent to POST /v1/traces");
-    failure(&refusal, media_type(&headers).unwrap_or(Encoding::Json))
 }
