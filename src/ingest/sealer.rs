@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::journal::{self, Disk, RecordHeader};
 use crate::store::{FrozenHead, Partition, Store};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, with_causes};
 
 use super::recover::sequence_before;
 use super::{Ingest, IngestConfig, Shared, StartError, payload};
@@ -132,8 +132,9 @@ fn write_blocks(store: &Store, inbox: &Receiver<Work>, full: &Sender<Arc<Partiti
         match work {
             Work::Checkpoint(frozen) => {
                 while let Err(error) = store.checkpoint(&frozen) {
-                    tracing::error!(error = &error as &dyn std::error::Error, "no block written; it is tried again");
-                    backlog.state.lock().failing = Some(error.to_string());
+                    let error = with_causes(&error);
+                    tracing::error!(error, "no block written; it is tried again");
+                    backlog.state.lock().failing = Some(error);
                     if backlog.wait_for_stop(RETRY_EVERY) {
                         return;
                     }

@@ -1,13 +1,14 @@
-//! A head becomes a block: columns, index, latency slots and exemplars in one atomic batch, together with the journal
+//! A head becomes a block, or several: columns, index, latency slots and exemplars in one atomic batch, together with the journal
 //! sequence that they cover.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{self, Block, RowRef, SectionId};
+use crate::block::{self, Block, BlockError, RowRef, SectionId};
 use crate::clock;
 use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
+use crate::limits::BLOCK_SPANS_MAX;
 use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
 use crate::telemetry::Counters;
 
@@ -68,8 +69,8 @@ impl Store {
 }
 
 impl OpenPartition {
-    /// Writes the spans of `part` that no block holds yet as the next block, if there are any, and notes what is covered.
-    /// Returns the bytes of the block as well. One thread at a time.
+    /// Writes the spans of `part` that no block holds yet as the next block, or as several when they are too many for one,
+    /// and notes what is covered; all of it at once. Returns the bytes written as well. One thread at a time.
     pub(super) fn write_block(&self, part: &HeadPart, counters: &Counters) -> Result<(Checkpointed, u64), StoreError> {
         let before = self.checkpoint();
         let mut ordered = block::order(&part.batches);
@@ -82,17 +83,24 @@ impl OpenPartition {
         };
         let mut batch = Batch::default();
         let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
-        if 0 < spans {
-            checkpoint.blocks += 1;
-            checkpoint.spans += spans;
-            put_block(&mut batch, checkpoint.blocks, part, &ordered.rows, self.pages.path())?;
-            checkpoint.pages += batch.pages();
+        let mut pieces = pieces(&ordered.rows);
+        while let Some(rows) = pieces.pop() {
+            let block_no = checkpoint.blocks + 1;
+            match put_block(&mut batch, block_no, part, rows, self.pages.path()) {
+                Ok(()) => (checkpoint.blocks, checkpoint.spans) = (block_no, checkpoint.spans + rows.len() as u64),
+                // What was acknowledged has to fit: smaller blocks hold less.
+                Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
+                    let (front, back) = rows.split_at(rows.len() / 2);
+                    pieces.extend([back, front]);
+                }
+                Err(error) => return Err(error),
+            }
         }
+        checkpoint.pages += batch.pages();
         batch.put_checkpoint(checkpoint);
         let bytes = batch.bytes();
         self.engine()?.apply(batch)?;
-        if 0 < spans {
-            let block_no = checkpoint.blocks;
+        for block_no in before.blocks + 1..=checkpoint.blocks {
             let block = Block::open(&BlockSections { pages: &self.pages, block_no })
                 .map_err(|source| block_error(self.pages.path(), block_no, source))?;
             self.add_block(block_no, Arc::new(block));
@@ -102,14 +110,20 @@ impl OpenPartition {
     }
 }
 
+/// A block's worth of rows each, the last ones first. A head ends with a whole request, so it may be larger than a block.
+fn pieces(rows: &[RowRef]) -> Vec<&[RowRef]> {
+    rows.chunks(BLOCK_SPANS_MAX).rev().collect()
+}
+
+/// Either everything of the block is in the batch afterwards, or nothing.
 fn put_block(batch: &mut Batch, block_no: u64, part: &HeadPart, rows: &[RowRef], dir: &Path) -> Result<(), StoreError> {
     let encoded =
         block::encode(&part.batches, rows, part.horizon).map_err(|source| block_error(dir, block_no, source))?;
+    let slots = latency_slots(part, rows, &encoded.row_series)
+        .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     for (section, bytes) in &encoded.sections {
         batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, bytes);
     }
-    let slots = latency_slots(part, rows, &encoded.row_series)
-        .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     batch.put_section(Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 }, &slots);
     Ok(())
 }
@@ -141,6 +155,6 @@ fn place_hash(batch: &SpanBatch, attributes: Rows) -> u64 {
     xxhash_rust::xxh3::xxh3_64(&place)
 }
 
-fn block_error(dir: &Path, block_no: u64, source: block::BlockError) -> StoreError {
+fn block_error(dir: &Path, block_no: u64, source: BlockError) -> StoreError {
     StoreError::Block { path: dir.to_path_buf(), block_no, source }
 }

@@ -4,28 +4,12 @@ use std::io::Write as _;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 use tonic_types::StatusExt as _;
 
-use crate::support::{TestServer, block_on, get, grpc, now, post};
-
-/// A request of `n` spans of one trace, its span ids from `first` on.
-fn request(n: u64, first: u64) -> ExportTraceServiceRequest {
-    let span = |no: u64| Span {
-        trace_id: vec![7; 16],
-        span_id: (first + no).to_be_bytes().to_vec(),
-        name: "work".to_owned(),
-        kind: 2,
-        start_time_unix_nano: now().0,
-        end_time_unix_nano: now().0 + 1_000_000,
-        ..Span::default()
-    };
-    let scope_spans = vec![ScopeSpans { spans: (0..n).map(span).collect(), ..ScopeSpans::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
-}
+use crate::support::{TestServer, block_on, get, grpc, post, request};
 
 fn with_bad_ids(n: u64, first: u64, bad: impl Fn(usize) -> bool) -> ExportTraceServiceRequest {
     let mut request = request(n, first);

@@ -4,7 +4,9 @@
 #![expect(clippy::disallowed_methods, reason = "a test reads its own settings and waits by the clock")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a test are small")]
 
+mod access;
 mod books;
+mod corpus;
 mod crash;
 mod doors;
 mod exact;
@@ -16,3 +18,4 @@ mod quantiles;
 mod support;
 mod tempo;
 mod upkeep;
+mod wire;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
 use prost::Message as _;
 use spandrel::cli::serve::{Addresses, Server};
 use spandrel::clock::Clock;
@@ -45,7 +45,7 @@ fn agent() -> ureq::Agent {
     config.build().into()
 }
 
-fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+pub(crate) fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
     let mut response = response.expect("the server answers");
     let headers = response.headers().iter();
     let headers =
@@ -70,6 +70,21 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 pub(crate) async fn grpc(address: std::net::SocketAddr) -> TraceServiceClient<Channel> {
     TraceServiceClient::connect(format!("http://{address}")).await.expect("the gRPC port answers")
+}
+
+/// A request of `n` spans of one trace, its span ids from `first` on.
+pub(crate) fn request(n: u64, first: u64) -> ExportTraceServiceRequest {
+    let span = |no: u64| Span {
+        trace_id: vec![7; 16],
+        span_id: (first + no).to_be_bytes().to_vec(),
+        name: "work".to_owned(),
+        kind: 2,
+        start_time_unix_nano: now().0,
+        end_time_unix_nano: now().0 + 1_000_000,
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: (0..n).map(span).collect(), ..ScopeSpans::default() }];
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
 }
 
 /// A server in this process, with a data directory of its own.
