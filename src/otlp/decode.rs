@@ -113,12 +113,16 @@ fn undecodable(stop: Stop, body: &[u8], cost_max: u64) -> Undecodable {
         Stop::Rejected(_) => Fault::Truncated { at: body.len() },
         Stop::Budget => return Undecodable::TooManyElements { cost_max },
     };
-    let hint = match body.trim_ascii_start().first() {
+    Undecodable::Protobuf { fault, hint: guess(body) }
+}
+
+/// What was sent instead of protobuf, as far as the first byte tells.
+pub(super) fn guess(body: &[u8]) -> &'static str {
+    match body.trim_ascii_start().first() {
         Some(b'{' | b'[') => " (this looks like JSON: declare Content-Type application/json)",
         Some(0x1f) => " (this looks like gzip: declare its content encoding)",
         _ => "",
-    };
-    Undecodable::Protobuf { fault, hint }
+    }
 }
 
 impl<'a> Decoder<'a> {
