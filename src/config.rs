@@ -45,6 +45,9 @@ pub struct RawConfig {
     /// Address for questions: the native API, Tempo's, metrics [default: 127.0.0.1:3200]
     #[arg(long, env = "SPANDREL_HTTP", value_name = "ADDR")]
     pub http: Option<String>,
+    /// Address for Zipkin v2 spans over HTTP, such as 127.0.0.1:9411 [default: off]
+    #[arg(long, env = "SPANDREL_ZIPKIN", value_name = "ADDR")]
+    pub zipkin: Option<String>,
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
@@ -150,6 +153,8 @@ pub struct Config {
     pub otlp_http: SocketAddr,
     /// Questions.
     pub http: SocketAddr,
+    /// Zipkin v2 over HTTP; off when `None`.
+    pub zipkin: Option<SocketAddr>,
     /// Bytes of one request.
     pub body_bytes_max: usize,
     /// The way in.
@@ -215,6 +220,7 @@ impl RawConfig {
             otlp_grpc: self.otlp_grpc.or(fallback.otlp_grpc),
             otlp_http: self.otlp_http.or(fallback.otlp_http),
             http: self.http.or(fallback.http),
+            zipkin: self.zipkin.or(fallback.zipkin),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
                 Some(own) => Some(own.or(fallback.retention)),
@@ -274,6 +280,7 @@ impl RawConfig {
             otlp_grpc: address("otlp-grpc", self.otlp_grpc.as_deref(), "127.0.0.1:4317")?,
             otlp_http: address("otlp-http", self.otlp_http.as_deref(), "127.0.0.1:4318")?,
             http: address("http", self.http.as_deref(), "127.0.0.1:3200")?,
+            zipkin: self.zipkin.map(|text| address("zipkin", Some(&text), "")).transpose()?,
             body_bytes_max: bytes(body_bytes_max),
             ingest,
             store,
@@ -409,6 +416,7 @@ mod tests {
             ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
             ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
             ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
+            ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
             ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
         ] {
             assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);

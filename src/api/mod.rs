@@ -12,6 +12,7 @@ mod tempo;
 #[cfg(test)]
 mod tests;
 mod ui;
+mod zipkin;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -66,6 +67,11 @@ impl Doors {
     /// OTLP over HTTP (port 4318).
     pub fn otlp_http(&self) -> Router {
         otlp_http::router().with_state(self.clone())
+    }
+
+    /// Zipkin v2 over HTTP (port 9411).
+    pub fn zipkin(&self) -> Router {
+        zipkin::router().with_state(self.clone())
     }
 
     /// Everything that is asked (port 3200).

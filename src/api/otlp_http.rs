@@ -39,7 +39,8 @@ async fn export(State(doors): State<Doors>, request: Request) -> Response {
     }
 }
 
-async fn receive(
+/// The body, inflated, with the permit that covers it.
+pub(super) async fn receive(
     doors: &Doors,
     headers: &HeaderMap,
     body: axum::body::Body,
@@ -53,7 +54,7 @@ async fn receive(
 }
 
 /// Parameters and letter case do not matter (RFC 9110 8.3.1); bytes that are no text are no known type.
-fn media_type(headers: &HeaderMap) -> Option<Encoding> {
+pub(super) fn media_type(headers: &HeaderMap) -> Option<Encoding> {
     let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     match essence.to_ascii_lowercase().as_slice() {
@@ -64,10 +65,10 @@ fn media_type(headers: &HeaderMap) -> Option<Encoding> {
 }
 
 fn success(exported: Exported, encoding: Encoding) -> Response {
-    let body = match (encoding, partial_success(exported)) {
-        (Encoding::Protobuf, partial_success) => ExportTraceServiceResponse { partial_success }.encode_to_vec(),
-        (Encoding::Json, None) => b"{}".to_vec(),
-        (Encoding::Json, Some(partial)) => {
+    let body = match (is_json(encoding), partial_success(exported)) {
+        (false, partial_success) => ExportTraceServiceResponse { partial_success }.encode_to_vec(),
+        (true, None) => b"{}".to_vec(),
+        (true, Some(partial)) => {
             let mut fields = serde_json::Map::new();
             if 0 < partial.rejected_spans {
                 let _none = fields.insert("rejectedSpans".to_owned(), partial.rejected_spans.to_string().into());
@@ -81,33 +82,24 @@ fn success(exported: Exported, encoding: Encoding) -> Response {
 
 /// Every error body is a `google.rpc.Status` (OTLP-39).
 fn failure(refusal: &Refusal, encoding: Encoding) -> Response {
-    let status = status(refusal);
-    let body = match encoding {
-        Encoding::Protobuf => status.details().to_vec(),
-        Encoding::Json => {
-            let code = i32::from(refusal.code);
-            serde_json::json!({ "code": code, "message": refusal.message }).to_string().into_bytes()
-        }
+    let body = if is_json(encoding) {
+        let code = i32::from(refusal.code);
+        serde_json::json!({ "code": code, "message": refusal.message }).to_string().into_bytes()
+    } else {
+        status(refusal).details().to_vec()
     };
-    let mut response = (refusal.status, [(header::CONTENT_TYPE, content_type(encoding))], body).into_response();
-    let headers = response.headers_mut();
-    if let Some(secs) = refusal.retry_after_secs {
-        let _none = headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    refusal.answer(([(header::CONTENT_TYPE, content_type(encoding))], body).into_response())
+}
+
+fn is_json(encoding: Encoding) -> bool {
+    match encoding {
+        Encoding::Json | Encoding::ZipkinJson => true,
+        Encoding::Protobuf | Encoding::ZipkinProtobuf => false,
     }
-    if refusal.code == Code::Unimplemented {
-        let _none = headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
-    }
-    if matches!(refusal.status, StatusCode::REQUEST_TIMEOUT) {
-        let _none = headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn content_type(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Protobuf => "application/x-protobuf",
-        Encoding::Json => "application/json",
-    }
+    if is_json(encoding) { "application/json" } else { "application/x-protobuf" }
 }
 
 async fn wrong_method(headers: HeaderMap) -> Response {

@@ -1,6 +1,7 @@
 //! The one table from "why not" to a status, for gRPC and HTTP alike (OTLP 1.11 "Failures", RFC 9110).
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
 use tonic::Code;
 
 use crate::ingest::ExportError;
@@ -82,6 +83,22 @@ impl Refusal {
             BodyError::Framing(_) => Self::new(Code::Internal, StatusCode::BAD_REQUEST, error),
             BodyError::Refused(error) => Self::of_export(error, jitter),
         }
+    }
+
+    /// Gives an HTTP answer the status and the headers of this refusal.
+    pub(super) fn answer(&self, mut response: Response) -> Response {
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(secs) = self.retry_after_secs {
+            let _none = headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.code == Code::Unimplemented {
+            let _none = headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            let _none = headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     fn invalid(error: &impl ToString) -> Self {

@@ -65,6 +65,8 @@ pub struct Addresses {
     pub otlp_http: SocketAddr,
     /// Questions.
     pub http: SocketAddr,
+    /// Zipkin v2, if it is switched on.
+    pub zipkin: Option<SocketAddr>,
 }
 
 impl Server {
@@ -105,6 +107,7 @@ impl Server {
             otlp_grpc: listen("otlp-grpc", config.otlp_grpc, doors.otlp_grpc())?,
             otlp_http: listen("otlp-http", config.otlp_http, doors.otlp_http())?,
             http: listen("http", config.http, doors.query())?,
+            zipkin: config.zipkin.map(|address| listen("zipkin", address, doors.zipkin())).transpose()?,
         };
         let store = Arc::new(Store::open(config.store, clock, counters)?);
         let running = ingest.start(&store)?;

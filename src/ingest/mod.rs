@@ -66,6 +66,10 @@ pub enum Encoding {
     Protobuf,
     /// OTLP/JSON.
     Json,
+    /// Zipkin v2 as a JSON list.
+    ZipkinJson,
+    /// Zipkin v2 as a protobuf `ListOfSpans`.
+    ZipkinProtobuf,
 }
 
 /// What a successful export says: OTLP `ExportTracePartialSuccess`.
@@ -310,15 +314,15 @@ impl Ingest {
             retention: self.config.retention,
             pad_64bit_trace_ids: self.config.pad_64bit_trace_ids,
         };
-        let (body, json_warnings) = match encoding {
-            Encoding::Protobuf => (body, None),
-            Encoding::Json => otlp::json_to_protobuf(&body).map(|json| (json.protobuf, Some(json.warnings)))?,
+        let otlp::Translated { protobuf, warnings } = match encoding {
+            Encoding::Protobuf => otlp::Translated { protobuf: body, ..otlp::Translated::default() },
+            Encoding::Json => otlp::json_to_protobuf(&body)?,
+            Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body)?,
+            Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body)?,
         };
-        let body_bytes = body.len();
-        let mut decoded = otlp::decode(body, &options)?;
-        if let Some(warnings) = json_warnings {
-            decoded.warnings.merge(warnings);
-        }
+        let body_bytes = protobuf.len();
+        let mut decoded = otlp::decode(protobuf, &options)?;
+        decoded.warnings.merge(warnings);
         let (rejected, kept) = (u64::from(decoded.rejected.total()), decoded.batch.spans.len() as u64);
         let message = decoded.message();
         self.counters.spans_received.add(rejected + kept);
@@ -388,8 +392,15 @@ pub fn count_spans(payload: &[u8]) -> Result<u64, Box<dyn std::error::Error + Se
 }
 
 fn body_hash(body: &[u8], encoding: Encoding) -> BodyHash {
+    // The journal keeps these hashes: a number is never given to another encoding.
+    let number = match encoding {
+        Encoding::Protobuf => 0,
+        Encoding::Json => 1,
+        Encoding::ZipkinJson => 2,
+        Encoding::ZipkinProtobuf => 3,
+    };
     let mut hasher = blake3::Hasher::new();
-    let _hasher = hasher.update(&[u8::from(encoding == Encoding::Json)]).update(body);
+    let _hasher = hasher.update(&[number]).update(body);
     let mut hash = [0; 16];
     hasher.finalize_xof().fill(&mut hash);
     BodyHash(hash)

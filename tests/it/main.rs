@@ -16,3 +16,4 @@ mod quantiles;
 mod support;
 mod tempo;
 mod upkeep;
+mod zipkin;
