@@ -68,8 +68,6 @@ pub(crate) struct Decoder<'a> {
     pub(super) events: Vec<Event>,
     pub(super) links: Vec<Link>,
     pub(super) frames: Vec<Frame>,
-    /// Bytes of the current span that were cut or dropped.
-    pub(super) cut_bytes: usize,
     pub(super) counters: Counters,
     warnings: WarningCounts,
     rejected: Rejections,
@@ -138,7 +136,6 @@ impl<'a> Decoder<'a> {
             events: Vec::new(),
             links: Vec::new(),
             frames: Vec::new(),
-            cut_bytes: 0,
             counters: Counters::default(),
             warnings: WarningCounts::default(),
             rejected: Rejections::default(),
@@ -196,7 +193,6 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         let mark = self.mark();
-        self.cut_bytes = 0;
         let reason = match self.span(piece, scope) {
             Ok(span) => {
                 self.spans.push(span);

@@ -20,6 +20,7 @@ mod json;
 mod outcome;
 mod rewrite;
 mod span;
+mod span_size;
 mod tempo;
 #[cfg(test)]
 mod tests;

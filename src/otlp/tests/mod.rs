@@ -1,6 +1,7 @@
 //! Tests of the module as a whole. `prost` is the reference for what OTLP bytes mean.
 
 mod bad_inputs;
+mod large_inputs;
 mod roundtrip;
 pub(super) use self::roundtrip::traces;
 
