@@ -64,7 +64,9 @@ impl Refusal {
     pub(super) fn of_export(error: &ExportError, jitter: u64) -> Self {
         let unavailable = |secs| Self::new(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, error).retry_after(secs);
         match error {
-            ExportError::Undecodable(Undecodable::TooManyElements { .. }) => Self::too_large(error),
+            ExportError::Undecodable(Undecodable::TooManyElements { .. } | Undecodable::NeverFits { .. }) => {
+                Self::too_large(error)
+            }
             ExportError::Undecodable(_) | ExportError::AllRejected { .. } => Self::invalid(error),
             ExportError::Overloaded { .. } => unavailable(1 + jitter % 3),
             ExportError::Starting | ExportError::Stopping | ExportError::Late => unavailable(1),

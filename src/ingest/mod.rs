@@ -21,6 +21,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::journal::{BodyHash, Disk, JournalError};
+use crate::limits;
 use crate::model::DurationNanos;
 use crate::otlp::{self, DecodeOptions, Undecodable};
 use crate::store::StoreError;
@@ -313,12 +314,13 @@ impl Ingest {
             now: arrived,
             retention: self.config.retention,
             pad_64bit_trace_ids: self.config.pad_64bit_trace_ids,
+            element_cost_max: Some(element_cost_max(self.config.body_bytes_in_flight_max)),
         };
         let otlp::Translated { protobuf, warnings } = match encoding {
             Encoding::Protobuf => otlp::Translated { protobuf: body, ..otlp::Translated::default() },
-            Encoding::Json => otlp::json_to_protobuf(&body)?,
-            Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body)?,
-            Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body)?,
+            Encoding::Json => otlp::json_to_protobuf(&body, &options)?,
+            Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body, &options)?,
+            Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body, &options)?,
         };
         let body_bytes = protobuf.len();
         let mut decoded = otlp::decode(protobuf, &options)?;
@@ -360,6 +362,7 @@ impl Ingest {
             ("service_name_missing", decoded.counters.service_name_missing),
             ("future_spans", decoded.counters.future_spans),
             ("empty_envelope", decoded.counters.empty_envelopes),
+            ("entity_ref_missing", decoded.counters.entity_ref_missing),
         ] {
             if 0 < times {
                 self.counters.spans_warned.add(code, u64::from(times));
@@ -381,6 +384,11 @@ impl Ingest {
             Err(ExportError::Late) => refused("late"),
         }
     }
+}
+
+/// What a request may cost decoded when `budget_bytes` are there for all of them: see `ELEMENT_COST_PER_BUDGET_BYTE`.
+fn element_cost_max(budget_bytes: usize) -> u64 {
+    (budget_bytes as u64).saturating_mul(limits::ELEMENT_COST_PER_BUDGET_BYTE as u64)
 }
 
 /// Spans that a journal record holds.

@@ -8,10 +8,11 @@
 //!
 //! Pure functions over bytes: no files, no threads, no clock. One bad span costs only itself; a fault outside every
 //! span costs the request. Nothing recurses, so no input overflows the stack, and no memory is taken that the element
-//! budget (16 MiB + 8 bytes for each byte of the request) does not cover.
+//! budget (16 MiB + 8 bytes for each byte of the request, and no more than the process can hold) does not cover.
 
 mod attribute;
 mod binary_text;
+mod budget;
 mod decode;
 mod encode;
 mod encode_json;
@@ -52,6 +53,8 @@ pub struct DecodeOptions {
     pub retention: Option<DurationNanos>,
     /// Accept trace ids of 8 bytes, left-padded with zeros.
     pub pad_64bit_trace_ids: bool,
+    /// Nominal memory in bytes that no request may need, whatever its size; `None` leaves it to the element budget.
+    pub element_cost_max: Option<u64>,
 }
 
 /// A request of another encoding as OTLP protobuf.

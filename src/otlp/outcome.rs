@@ -51,6 +51,14 @@ pub enum Undecodable {
         /// The bound that was passed, in bytes.
         cost_max: u64,
     },
+    /// Elements that need more memory than this process ever has for requests. Maps as `TooManyElements`.
+    #[error(
+        "the request needs more than the {cost_max} bytes of memory that any request may take; send smaller batches or raise --memory"
+    )]
+    NeverFits {
+        /// The bound that was passed, in bytes.
+        cost_max: u64,
+    },
 }
 
 /// Why a span was refused while the rest of its request was kept.
@@ -298,6 +306,8 @@ pub struct Counters {
     pub future_spans: u32,
     /// Resources without scopes and scopes without spans.
     pub empty_envelopes: u32,
+    /// Entity references without a type, or to keys that their resource does not have; they stay as sent.
+    pub entity_ref_missing: u32,
 }
 
 /// The message of an answer: `None` when all is well, at most `limits::ERROR_MESSAGE_BYTES_MAX` bytes.

@@ -12,10 +12,11 @@ mod tests;
 use self::reader::{JsonFault, JsonReader, Next};
 use self::schema::{JsonField, Kind, Message, REQUEST};
 use super::binary_text::{read_base64, read_hex};
+use super::budget::{ElementBudget, OverBudget};
 use super::outcome::{Undecodable, Warning, Warnings};
 use super::writer::MessageWriter;
-use super::{MALFORMED, Translated};
-use crate::limits::{ELEMENT_COST_BASE, ELEMENT_COST_PER_BYTE, JSON_DEPTH_MAX};
+use super::{DecodeOptions, MALFORMED, Translated};
+use crate::limits::JSON_DEPTH_MAX;
 
 /// An id of a length that no id has.
 pub(super) const INVALID_ID: &[u8] = &[0];
@@ -28,12 +29,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// # Errors
 /// When the text is no JSON, no object, or nested beyond `limits::JSON_DEPTH_MAX`; when a value outside every span has
 /// a wrong type; when the element budget is used up.
-pub fn json_to_protobuf(body: &[u8]) -> Result<Translated, Undecodable> {
+pub fn json_to_protobuf(body: &[u8], options: &DecodeOptions) -> Result<Translated, Undecodable> {
     if body.is_empty() {
         return Ok(Translated::default());
     }
     let text = text_of(body)?;
-    let cost_max = (ELEMENT_COST_BASE as u64).saturating_add(body.len() as u64 * ELEMENT_COST_PER_BYTE as u64);
     let mut converter = Converter {
         reader: JsonReader::new(text),
         out: MessageWriter::default(),
@@ -42,11 +42,11 @@ pub fn json_to_protobuf(body: &[u8]) -> Result<Translated, Undecodable> {
         n_spans: 0,
         n_spans_open: 0,
         binary: Vec::new(),
-        cost_left: cost_max,
+        budget: ElementBudget::new(body.len(), options.element_cost_max),
     };
     match converter.request() {
         Ok(()) => Ok(converter.finish()),
-        Err(Stop::Budget) => Err(Undecodable::TooManyElements { cost_max }),
+        Err(Stop::Budget) => Err(converter.budget.refusal()),
         Err(Stop::Fault(fault)) => {
             let another = fault.expected == END_OF_TEXT && converter.reader.is_at_object();
             let hint = if another { " (several documents: send one request for each)" } else { guess(body) };
@@ -101,6 +101,12 @@ impl From<JsonFault> for Stop {
     }
 }
 
+impl From<OverBudget> for Stop {
+    fn from(_: OverBudget) -> Self {
+        Self::Budget
+    }
+}
+
 /// An object or array that is open.
 #[derive(Debug)]
 struct Frame {
@@ -126,7 +132,7 @@ struct Converter<'a> {
     n_spans_open: u32,
     /// Bytes of an id or a base64 value.
     binary: Vec<u8>,
-    cost_left: u64,
+    budget: ElementBudget,
 }
 
 impl Converter<'_> {
@@ -194,7 +200,7 @@ impl Converter<'_> {
     }
 
     fn enter_message(&mut self, number: u32, message: &'static Message) -> Result<(), Stop> {
-        self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+        self.budget.charge(message.cost)?;
         self.push(Inside::Object(message))?;
         self.out.open(number);
         if message.is_span {
@@ -218,7 +224,7 @@ impl Converter<'_> {
             Next::Object => self.enter_message(number, message),
             Next::Null => {
                 self.reader.null()?;
-                self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+                self.budget.charge(message.cost)?;
                 self.out.bytes(number, &[]);
                 Ok(())
             }

@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 
 use super::bad_inputs::{attribute, check_kept, check_rejected, span_with};
 use super::*;
-use crate::limits::{SPAN_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{ELEMENT_COST_PER_BUDGET_BYTE, SPAN_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::model::Value;
 
 const KIB: usize = 1_024;
@@ -159,4 +159,46 @@ fn a_long_text_inside_a_list_is_cut_in_a_resource_too() {
     assert_eq!(decoded.message().unwrap(), "stored with warnings: truncated=1");
     let Value::Nested(text) = decoded.batch.attributes[0].value else { panic!("no list") };
     assert!((TEXT_BYTES_MAX..TEXT_BYTES_MAX + 16).contains(&(text.len as usize)));
+}
+
+/// A server span as agents send it: 12 attributes of semantic conventions.
+fn ordinary_span(n: u64) -> Span {
+    let attributes = [
+        ("http.request.method", "GET"),
+        ("http.response.status_code", "200"),
+        ("http.route", "/api/carts/{cartId}"),
+        ("url.path", "/api/carts/5f1c9d4e"),
+        ("url.scheme", "https"),
+        ("server.address", "shop.example.com"),
+        ("server.port", "443"),
+        ("client.address", "203.0.113.17"),
+        ("network.protocol.version", "1.1"),
+        ("network.peer.address", "10.0.3.7"),
+        ("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64)"),
+        ("thread.name", "http-nio-8080-exec-4"),
+    ];
+    let attributes = attributes.iter().map(|(key, value)| string_attribute(key, value)).collect();
+    Span { attributes, parent_span_id: vec![1; 8], ..good_span(n) }
+}
+
+#[test]
+fn bi_093_ordinary_spans_as_long_as_the_whole_budget_are_admitted() {
+    let body = encode(&request((0..1_000).map(ordinary_span).collect()));
+    let budget = body.len() as u64;
+    let element_cost_max = Some(budget * ELEMENT_COST_PER_BUDGET_BYTE as u64);
+    let cost = decode(body, &DecodeOptions { element_cost_max, ..options() }).unwrap().element_cost;
+    assert!((2 * budget..=3 * budget + budget / 4).contains(&cost), "{cost} for {budget} bytes, not about 3 for each");
+}
+
+#[test]
+fn a_request_that_the_process_can_never_hold_names_the_setting() {
+    let body = encode(&request((0..1_000).map(good_span).collect()));
+    let options = DecodeOptions { element_cost_max: Some(4 * body.len() as u64), ..options() };
+    let error = decode(body.clone(), &options).unwrap_err();
+    assert_eq!(error, Undecodable::NeverFits { cost_max: 4 * body.len() as u64 });
+    assert!(error.to_string().ends_with("send smaller batches or raise --memory"), "{error}");
+    let text = encode_json(&redecode(body.clone(), &[]).unwrap(), JsonDialect::Otlp);
+    let options = DecodeOptions { element_cost_max: Some(100_000), ..options };
+    assert!(matches!(json_to_protobuf(text.as_bytes(), &options), Err(Undecodable::NeverFits { .. })));
+    assert_eq!(redecode(body, &[]).unwrap().spans.len(), 1_000, "what was acknowledged comes back");
 }

@@ -16,7 +16,7 @@ use super::*;
 pub(super) const NOW: UnixNanos = UnixNanos(1_795_435_200_000_000_000);
 
 pub(super) fn options() -> DecodeOptions {
-    DecodeOptions { now: NOW, retention: Some(DurationNanos::from_secs(86_400)), pad_64bit_trace_ids: false }
+    DecodeOptions { now: NOW, retention: Some(DurationNanos::from_secs(86_400)), ..DecodeOptions::default() }
 }
 
 fn any_of(value: any_value::Value) -> AnyValue {

@@ -2,9 +2,9 @@
 //! here, for both encodings.
 
 use super::super::MALFORMED;
-use super::super::outcome::{Undecodable, Warnings};
+use super::super::budget::{ElementBudget, OverBudget};
+use super::super::outcome::Warnings;
 use super::super::writer::MessageWriter;
-use crate::limits::{ELEMENT_COST_BASE, ELEMENT_COST_PER_BYTE};
 
 /// Nominal bytes of a resource with one scope.
 const COST_SERVICE: u64 = 80 + 128;
@@ -37,10 +37,6 @@ pub(super) enum SpanKind {
     Producer = 4,
     Consumer = 5,
 }
-
-/// The element budget is used up.
-#[derive(Debug)]
-pub(super) struct OverBudget;
 
 /// One side of a span; empty texts and port 0 are unknown.
 #[derive(Debug, Default)]
@@ -197,30 +193,20 @@ pub(super) struct Request {
     out: MessageWriter,
     service: Option<Vec<u8>>,
     pub(super) warnings: Warnings,
-    cost_max: u64,
-    cost_left: u64,
+    pub(super) budget: ElementBudget,
 }
 
 impl Request {
-    /// For a body of `n` bytes.
-    pub(super) fn new(n: usize) -> Self {
-        let cost_max = (ELEMENT_COST_BASE as u64).saturating_add(n as u64 * ELEMENT_COST_PER_BYTE as u64);
-        let (out, warnings) = (MessageWriter::default(), Warnings::default());
-        Self { out, service: None, warnings, cost_max, cost_left: cost_max }
-    }
-
-    /// Takes `cost` off the element budget, before the memory is used.
-    pub(super) fn charge(&mut self, cost: u64) -> Result<(), OverBudget> {
-        self.cost_left = self.cost_left.checked_sub(cost).ok_or(OverBudget)?;
-        Ok(())
+    pub(super) fn new(budget: ElementBudget) -> Self {
+        Self { out: MessageWriter::default(), service: None, warnings: Warnings::default(), budget }
     }
 
     pub(super) fn push(&mut self, mut draft: Draft) -> Result<(), OverBudget> {
         if self.service.as_ref() != Some(&draft.local.service) {
-            self.charge(COST_SERVICE)?;
+            self.budget.charge(COST_SERVICE)?;
             self.open_service(std::mem::take(&mut draft.local.service));
         }
-        self.charge(COST_TAG * ENDPOINT_KEYS.len() as u64)?;
+        self.budget.charge(COST_TAG * ENDPOINT_KEYS.len() as u64)?;
         self.out.open(2);
         draft.write_times(&mut self.out);
         draft.write_endpoints(&mut self.out);
@@ -248,11 +234,6 @@ impl Request {
     /// The whole request and its warnings.
     pub(super) fn finish(self) -> (Vec<u8>, Warnings) {
         (self.out.finish(), self.warnings)
-    }
-
-    /// The answer when `charge` refused.
-    pub(super) fn over_budget(&self) -> Undecodable {
-        Undecodable::TooManyElements { cost_max: self.cost_max }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A JSON list of Zipkin v2 spans. Its messages do not nest, so each is a loop of its own; what is unknown is skipped.
 
 use super::super::binary_text::read_hex;
+use super::super::budget::{ElementBudget, OverBudget};
 use super::super::json::number::integer;
 use super::super::json::reader::{JsonFault, JsonReader, Next};
 use super::super::json::{END_OF_TEXT, INVALID_ID, guess, text_of, undecodable};
 use super::super::outcome::Warning;
-use super::super::{Translated, Undecodable};
-use super::draft::{COST_ANNOTATION, COST_SPAN, COST_TAG, Draft, Endpoint, OverBudget, Request, SpanKind};
+use super::super::{DecodeOptions, Translated, Undecodable};
+use super::draft::{COST_ANNOTATION, COST_SPAN, COST_TAG, Draft, Endpoint, Request, SpanKind};
 
 /// Objects and arrays around a span; around what a span holds; and around what that holds.
 const DEPTH_OF_SPAN: usize = 1;
@@ -20,16 +21,16 @@ const LIST: &str = "a list of Zipkin v2 spans";
 /// # Errors
 /// When the text is no JSON, no list, of Zipkin v1, or nested beyond `limits::JSON_DEPTH_MAX`; when the element budget
 /// is used up.
-pub fn zipkin_json_to_otlp(body: &[u8]) -> Result<Translated, Undecodable> {
+pub fn zipkin_json_to_otlp(body: &[u8], options: &DecodeOptions) -> Result<Translated, Undecodable> {
     if body.is_empty() {
         return Ok(Translated::default());
     }
     let reader = JsonReader::new(text_of(body)?);
-    let request = Request::new(body.len());
+    let request = Request::new(ElementBudget::new(body.len(), options.element_cost_max));
     let mut converter = Converter { reader, request, key: String::new(), bytes: Vec::new(), is_malformed: false };
     match converter.spans() {
         Ok(()) => Ok(converter.finish()),
-        Err(Stop::Budget) => Err(converter.request.over_budget()),
+        Err(Stop::Budget) => Err(converter.request.budget.refusal()),
         Err(Stop::Fault(fault)) => Err(undecodable(body, fault, guess(body))),
         Err(Stop::V1 { at }) => {
             let fault = JsonFault { at, expected: LIST };
@@ -144,7 +145,7 @@ impl Converter<'_> {
         self.reader.enter();
         let mut first = true;
         while self.reader.element(&mut first)? {
-            self.request.charge(COST_SPAN)?;
+            self.request.budget.charge(COST_SPAN)?;
             let mut draft = Draft::default();
             self.is_malformed = false;
             if self.reader.next()? == Next::Object {
@@ -247,7 +248,7 @@ impl Converter<'_> {
         self.reader.enter();
         let mut first = true;
         while self.reader.element(&mut first)? {
-            self.request.charge(COST_ANNOTATION)?;
+            self.request.budget.charge(COST_ANNOTATION)?;
             if self.reader.next()? == Next::Object {
                 self.annotation(draft)?;
             } else {
@@ -282,7 +283,7 @@ impl Converter<'_> {
         while let Some(key) = self.reader.key(&mut first)? {
             self.key.clear();
             self.key.push_str(key);
-            self.request.charge(COST_TAG)?;
+            self.request.budget.charge(COST_TAG)?;
             if self.reader.next()? == Next::String {
                 draft.tag(self.key.as_bytes(), self.reader.string()?.as_bytes());
                 continue;

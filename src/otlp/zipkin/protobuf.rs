@@ -2,10 +2,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::super::budget::{ElementBudget, OverBudget};
 use super::super::decode::guess;
 use super::super::wire::{Fault, Reader, Wire, low_i32};
-use super::super::{Translated, Undecodable};
-use super::draft::{COST_ANNOTATION, COST_SPAN, COST_TAG, Draft, Endpoint, OverBudget, Request, SpanKind};
+use super::super::{DecodeOptions, Translated, Undecodable};
+use super::draft::{COST_ANNOTATION, COST_SPAN, COST_TAG, Draft, Endpoint, Request, SpanKind};
 use crate::model::Text;
 
 /// Why translating stopped.
@@ -31,14 +32,14 @@ impl From<OverBudget> for Stop {
 ///
 /// # Errors
 /// When the bytes are no message outside its spans; when the element budget is used up.
-pub fn zipkin_protobuf_to_otlp(body: &[u8]) -> Result<Translated, Undecodable> {
-    let mut request = Request::new(body.len());
+pub fn zipkin_protobuf_to_otlp(body: &[u8], options: &DecodeOptions) -> Result<Translated, Undecodable> {
+    let mut request = Request::new(ElementBudget::new(body.len(), options.element_cost_max));
     match spans(body, &mut request) {
         Ok(()) => {
             let (protobuf, warnings) = request.finish();
             Ok(Translated { protobuf, warnings })
         }
-        Err(Stop::Budget) => Err(request.over_budget()),
+        Err(Stop::Budget) => Err(request.budget.refusal()),
         Err(Stop::Fault(fault)) => Err(Undecodable::ZipkinProtobuf { fault, hint: guess(body) }),
     }
 }
@@ -48,7 +49,7 @@ fn spans(body: &[u8], request: &mut Request) -> Result<(), Stop> {
     while let Some(field) = reader.field()? {
         match (field.number, field.wire) {
             (1, Wire::Bytes(piece)) => {
-                request.charge(COST_SPAN)?;
+                request.budget.charge(COST_SPAN)?;
                 let mut draft = Draft::default();
                 match span(body, piece, &mut draft, request) {
                     Ok(()) => {}
@@ -79,11 +80,11 @@ fn span(body: &[u8], piece: Text, draft: &mut Draft, request: &mut Request) -> R
             (8, Wire::Bytes(piece)) => endpoint(body, piece, &mut draft.local)?,
             (9, Wire::Bytes(piece)) => endpoint(body, piece, &mut draft.remote)?,
             (10, Wire::Bytes(piece)) => {
-                request.charge(COST_ANNOTATION)?;
+                request.budget.charge(COST_ANNOTATION)?;
                 annotation(body, piece, draft)?;
             }
             (11, Wire::Bytes(piece)) => {
-                request.charge(COST_TAG)?;
+                request.budget.charge(COST_TAG)?;
                 tag(body, piece, draft)?;
             }
             (12, Wire::Varint(debug)) => draft.debug(debug != 0),

@@ -20,7 +20,7 @@ fn decoded(translated: Result<Translated, Undecodable>) -> Result<Decoded, Undec
 }
 
 fn json(text: &str) -> Result<Decoded, Undecodable> {
-    decoded(zipkin_json_to_otlp(text.replace("GOOD", GOOD).as_bytes()))
+    decoded(zipkin_json_to_otlp(text.replace("GOOD", GOOD).as_bytes(), &options()))
 }
 
 /// OTLP/JSON of the spans in this list.
@@ -119,7 +119,7 @@ fn full_protobuf() -> Vec<u8> {
 #[test]
 fn a_full_span_is_the_same_from_json_and_from_protobuf() {
     assert_eq!(otlp(FULL), FULL_OTLP);
-    let batch = decoded(zipkin_protobuf_to_otlp(&full_protobuf())).unwrap().batch;
+    let batch = decoded(zipkin_protobuf_to_otlp(&full_protobuf(), &options())).unwrap().batch;
     assert_eq!(encode_json(&batch, JsonDialect::Otlp), FULL_OTLP);
 }
 
@@ -129,7 +129,7 @@ fn bi_151_an_empty_list_or_body_is_an_empty_request() {
         let decoded = json(list).unwrap();
         assert!(decoded.batch.spans.is_empty() && decoded.message().is_none() && !decoded.is_all_rejected(), "{list}");
     }
-    assert!(decoded(zipkin_protobuf_to_otlp(b"")).unwrap().batch.spans.is_empty());
+    assert!(decoded(zipkin_protobuf_to_otlp(b"", &options())).unwrap().batch.spans.is_empty());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn bi_152_what_is_no_list_of_v2_spans_is_undecodable() {
     let deep = format!("[{}", "[".repeat(1_000_000));
     assert!(json(&deep).unwrap_err().to_string().contains("at most 10000"));
     for (body, message) in [(&b"[{}]"[..], "looks like JSON"), (b"\x08\x01", "field 1 at byte 0"), (b"\x0a\x05a", "")] {
-        let error = decoded(zipkin_protobuf_to_otlp(body)).unwrap_err().to_string();
+        let error = decoded(zipkin_protobuf_to_otlp(body, &options())).unwrap_err().to_string();
         assert!(error.contains("send a Zipkin ListOfSpans") && error.contains(message), "{error}");
     }
 }
@@ -166,7 +166,7 @@ fn bi_153_trace_ids_of_16_digits_are_padded_and_case_does_not_matter() {
     out.bytes(1, &[7; 8]);
     out.bytes(3, &[1; 8]);
     out.fixed64(6, NOW.0 / 1_000);
-    let batch = decoded(zipkin_protobuf_to_otlp(&out.finish())).unwrap().batch;
+    let batch = decoded(zipkin_protobuf_to_otlp(&out.finish(), &options())).unwrap().batch;
     assert_eq!(batch.spans[0].trace_id, TraceId(0x0707_0707_0707_0707_u128.to_be_bytes()));
 }
 
@@ -198,7 +198,7 @@ fn bi_154_bad_ids_cost_their_span_alone() {
     }
     assert_eq!(json("[{GOOD},7,null,[[]]]").unwrap().rejected.count(Rejection::MalformedSpan), 3);
     let bad_inside = [full_protobuf(), b"\x0a\x02\x0a\x05".to_vec(), full_protobuf()].concat();
-    let decoded = decoded(zipkin_protobuf_to_otlp(&bad_inside)).unwrap();
+    let decoded = decoded(zipkin_protobuf_to_otlp(&bad_inside, &options())).unwrap();
     assert_eq!((decoded.rejected.count(Rejection::MalformedSpan), decoded.batch.spans.len()), (1, 2));
 }
 
@@ -264,7 +264,7 @@ fn kinds_have_the_numbers_of_otlp() {
         out.bytes(1, &[7; 8]);
         out.bytes(3, &[1; 8]);
         out.varint(4, wire);
-        assert_eq!(decoded(zipkin_protobuf_to_otlp(&out.finish())).unwrap().batch.spans[0].kind, number);
+        assert_eq!(decoded(zipkin_protobuf_to_otlp(&out.finish(), &options())).unwrap().batch.spans[0].kind, number);
     }
 }
 
@@ -313,7 +313,7 @@ fn ports_and_addresses_that_are_none_are_unknown() {
     out.bytes(2, &[1; 5]);
     out.bytes(3, &[1; 4]);
     out.varint(4, u64::MAX);
-    let batch = decoded(zipkin_protobuf_to_otlp(&out.finish())).unwrap().batch;
+    let batch = decoded(zipkin_protobuf_to_otlp(&out.finish(), &options())).unwrap().batch;
     assert_eq!(batch.spans[0].attributes.len, 0);
 }
 
@@ -336,15 +336,15 @@ fn bi_158_tiny_elements_stop_at_the_element_budget() {
     for text in [spans, tags] {
         assert!(matches!(json(&text), Err(Undecodable::TooManyElements { .. })));
     }
-    let empty = decoded(zipkin_protobuf_to_otlp(&b"\x0a\x00".repeat(1 << 20)));
+    let empty = decoded(zipkin_protobuf_to_otlp(&b"\x0a\x00".repeat(1 << 20), &options()));
     assert!(matches!(empty, Err(Undecodable::TooManyElements { .. })));
 }
 
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _any_outcome = decoded(zipkin_protobuf_to_otlp(&bytes));
-        let _any_outcome = decoded(zipkin_json_to_otlp(&bytes));
+        let _any_outcome = decoded(zipkin_protobuf_to_otlp(&bytes, &options()));
+        let _any_outcome = decoded(zipkin_json_to_otlp(&bytes, &options()));
     }
 
     #[test]
@@ -357,10 +357,10 @@ proptest! {
         let mut text = FULL.as_bytes().to_vec();
         let place = at.index(text.len());
         text[place] = byte;
-        let _any_outcome = decoded(zipkin_json_to_otlp(&text));
+        let _any_outcome = decoded(zipkin_json_to_otlp(&text, &options()));
         let mut protobuf = full_protobuf();
         let place = at.index(protobuf.len());
         protobuf[place] = byte;
-        let _any_outcome = decoded(zipkin_protobuf_to_otlp(&protobuf));
+        let _any_outcome = decoded(zipkin_protobuf_to_otlp(&protobuf, &options()));
     }
 }
