@@ -381,6 +381,28 @@ fn sd_27_entity_refs_are_kept_also_when_they_stand_apart() {
 }
 
 #[test]
+fn sd_27_bi_054_entity_refs_that_refer_to_nothing_are_kept_and_counted() {
+    let key = |name: &[u8]| delimited(1, &delimited(1, name));
+    let of = |fields: &[Vec<u8>]| delimited(3, &fields.concat());
+    let (host, id) = (delimited(2, b"host"), |name: &[u8]| delimited(3, name));
+    for (refs, n_missing) in [
+        (of(&[host.clone(), id(b"host.id"), delimited(4, b"host.name")]), 0),
+        (of(&[host.clone(), id(b"host.uid")]), 1),
+        (of(&[host.clone(), id(b"host.id"), delimited(4, b"host.type")]), 1),
+        (of(&[delimited(2, b""), id(b"host.id")]), 1),
+        (of(&[id(b"host.id")]), 1),
+        ([of(&[host.clone(), id(b"a"), id(b"b")]), of(&[host, id(b"host.id")]), of(&[])].concat(), 2),
+    ] {
+        // The attributes may come behind the references.
+        let resource = [refs.clone(), key(b"host.id"), key(b"host.name"), key(b"service.name")].concat();
+        let decoded = decode(delimited(1, &delimited(1, &resource)), &options()).unwrap();
+        assert_eq!(decoded.counters.entity_ref_missing, n_missing, "{refs:?}");
+        assert_eq!(decoded.batch.text(decoded.batch.resources[0].entity_refs), refs);
+        assert!(decoded.message().is_none(), "the sender is not told");
+    }
+}
+
+#[test]
 fn bi_056_a_request_cut_at_any_byte_is_undecodable_or_ends_on_a_field() {
     let parts: Vec<_> = (0..5).map(|n| encode(&request((0..5).map(|k| good_span(5 * n + k)).collect()))).collect();
     let ends: Vec<_> = parts
