@@ -153,7 +153,7 @@ fn bi_152_what_is_no_list_of_v2_spans_is_refused() {
 #[test]
 fn bi_153_a_trace_of_16_digits_is_found_by_them_also_after_a_restart() {
     let mut server = server();
-    let list = format!(r#"[{{{}}}]"#, good(1).replace(&format!("{:032x}", 7), "5AF7183fb1d4cf5f"));
+    let list = format!("[{{{}}}]", good(1).replace(&format!("{:032x}", 7), "5AF7183fb1d4cf5f"));
     assert_stored(&send_json(&server, &list));
     let short = ZipkinSpan { trace_id: 0x5af7_183f_b1d4_cf5f_u64.to_be_bytes().to_vec(), ..good_protobuf(2) };
     assert_stored(&send_protobuf(&server, vec![short]));

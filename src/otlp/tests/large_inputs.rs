@@ -117,7 +117,7 @@ fn bi_052_what_is_dropped_or_unknown_does_not_count() {
     assert_eq!((row.events.len, row.dropped_events_count), (1_024, 300_000 - 1_024));
     let unknown = [good.clone(), delimited(100, &vec![7; 2 * SPAN_BYTES_MAX])].concat();
     let (_, _) = check_kept(&unknown, &[]);
-    let names = [good, delimited(5, &[b'x'; 60_000]).repeat(20)].concat();
+    let names = [good, delimited(5, &vec![b'x'; 60_000]).repeat(20)].concat();
     let (_, row) = check_kept(&names, &[]);
     assert_eq!(row.name.len, 60_000);
 }
