@@ -316,12 +316,7 @@ impl Ingest {
             pad_64bit_trace_ids: self.config.pad_64bit_trace_ids,
             element_cost_max: Some(element_cost_max(self.config.body_bytes_in_flight_max)),
         };
-        let otlp::Translated { protobuf, warnings } = match encoding {
-            Encoding::Protobuf => otlp::Translated { protobuf: body, ..otlp::Translated::default() },
-            Encoding::Json => otlp::json_to_protobuf(&body, &options)?,
-            Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body, &options)?,
-            Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body, &options)?,
-        };
+        let otlp::Translated { protobuf, warnings } = translated(body, encoding, &options)?;
         let body_bytes = protobuf.len();
         let mut decoded = otlp::decode(protobuf, &options)?;
         decoded.warnings.merge(warnings);
@@ -383,6 +378,16 @@ impl Ingest {
             Err(ExportError::ReadOnly) => refused("read_only"),
             Err(ExportError::Late) => refused("late"),
         }
+    }
+}
+
+/// The body as OTLP protobuf; what was sent is let go of.
+fn translated(body: Vec<u8>, encoding: Encoding, options: &DecodeOptions) -> Result<otlp::Translated, Undecodable> {
+    match encoding {
+        Encoding::Protobuf => Ok(otlp::Translated { protobuf: body, ..otlp::Translated::default() }),
+        Encoding::Json => otlp::json_to_protobuf(&body, options),
+        Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body, options),
+        Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body, options),
     }
 }
 

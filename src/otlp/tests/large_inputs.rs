@@ -3,6 +3,8 @@
 use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 
+use proptest::prelude::*;
+
 use super::bad_inputs::{attribute, check_kept, check_rejected, span_with};
 use super::*;
 use crate::limits::{ELEMENT_COST_PER_BUDGET_BYTE, SPAN_BYTES_MAX, TEXT_BYTES_MAX};
@@ -201,4 +203,46 @@ fn a_request_that_the_process_can_never_hold_names_the_setting() {
     let options = DecodeOptions { element_cost_max: Some(100_000), ..options };
     assert!(matches!(json_to_protobuf(text.as_bytes(), &options), Err(Undecodable::NeverFits { .. })));
     assert_eq!(redecode(body, &[]).unwrap().spans.len(), 1_000, "what was acknowledged comes back");
+}
+
+/// One value of `len` bytes somewhere in the span.
+fn put(span: &mut Span, place: u8, len: usize) {
+    let key = format!("k{}", span.attributes.len());
+    let value = match place {
+        0 => any_value::Value::BytesValue(vec![7; len]),
+        1 => any_value::Value::StringValue("\u{20ac}".repeat(len / 3)),
+        2 => array(vec![string(len / 2), any_of(any_value::Value::BoolValue(true)), bytes(len / 2)]),
+        3 => array(vec![any_of(kvlist(vec![("a", string(len)), ("", AnyValue::default())]))]),
+        _ => {
+            let attributes = vec![string_attribute("e", &"x".repeat(len))];
+            span.events.push(Event { attributes, ..Event::default() });
+            return;
+        }
+    };
+    span.attributes.push(attribute(&key, value));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn bi_052_a_span_with_enough_to_cut_is_kept_at_1_mib(
+        values in proptest::collection::vec((0_u8..5, 0_usize..70_000), 20..120)
+    ) {
+        let mut span = good_span(1);
+        for (place, len) in values {
+            put(&mut span, place, len);
+        }
+        let sent = span.encoded_len();
+        let body = encode(&request(vec![span]));
+        let decoded = decode(body.clone(), &options()).unwrap();
+        prop_assert_eq!(decoded.batch.spans.len(), 1);
+        let answer = TracesData::decode(encode_traces(&decoded.batch, Utf8::Verbatim).as_slice()).unwrap();
+        let kept = answer.resource_spans[0].scope_spans[0].spans[0].encoded_len();
+        prop_assert!(kept <= SPAN_BYTES_MAX, "{kept}");
+        // No more is cut than needed, but for what is above 64 KiB on its own and the slack of the estimate.
+        prop_assert!(sent.min(SPAN_BYTES_MAX).saturating_sub(kept) < 130_000, "{kept} of {sent}");
+        let again = redecode(body, &[]).unwrap();
+        prop_assert_eq!(format!("{again:?}"), format!("{:?}", decoded.batch));
+    }
 }
