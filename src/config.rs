@@ -75,6 +75,9 @@ pub struct RawConfig {
     /// Connections at once from one address [default: 256]
     #[arg(long, env = "SPANDREL_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
     pub connections_per_address_max: Option<usize>,
+    /// Address for Zipkin v2 spans over HTTP, such as 127.0.0.1:9411 [default: off]
+    #[arg(long, env = "SPANDREL_ZIPKIN", value_name = "ADDR")]
+    pub zipkin: Option<String>,
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
@@ -186,6 +189,8 @@ pub struct Config {
     pub access: AccessSettings,
     /// Bounds of connections.
     pub connections: ConnectionLimits,
+    /// Zipkin v2 over HTTP; off when `None`.
+    pub zipkin: Option<SocketAddr>,
     /// Bytes of one request.
     pub body_bytes_max: usize,
     /// The way in.
@@ -260,6 +265,7 @@ impl RawConfig {
             cors_origins: self.cors_origins.or(fallback.cors_origins),
             connections_max: self.connections_max.or(fallback.connections_max),
             connections_per_address_max: self.connections_per_address_max.or(fallback.connections_per_address_max),
+            zipkin: self.zipkin.or(fallback.zipkin),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
                 Some(own) => Some(own.or(fallback.retention)),
@@ -320,8 +326,10 @@ impl RawConfig {
         let http = address("http", self.http.as_deref(), "127.0.0.1:3200")?;
         let tls = tls(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_client_crl)?;
         let access = AccessSettings { tokens: self.tokens, cors_origins: self.cors_origins.unwrap_or_default() };
+        let zipkin = self.zipkin.map(|text| address("zipkin", Some(&text), "")).transpose()?;
         if !self.allow_open_bind.unwrap_or(false) {
-            for (key, address) in [("otlp-grpc", otlp_grpc), ("otlp-http", otlp_http), ("http", http)] {
+            let ports = [("otlp-grpc", otlp_grpc), ("otlp-http", otlp_http), ("http", http)];
+            for (key, address) in ports.into_iter().chain(zipkin.map(|address| ("zipkin", address))) {
                 refuse_open_bind(key, address, tls.as_ref(), &access)?;
             }
         }
@@ -337,6 +345,7 @@ impl RawConfig {
             otlp_grpc,
             otlp_http,
             http,
+            zipkin,
             tls,
             access,
             connections,
@@ -520,6 +529,7 @@ mod tests {
             ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
             ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
             ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
+            ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
             ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
         ] {
             assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);

@@ -24,6 +24,14 @@ pub const SPAN_BYTES_MAX: usize = 1024 * 1024;
 pub const ELEMENT_COST_BASE: usize = 16 * 1024 * 1024;
 /// See `ELEMENT_COST_BASE`: a realistic request costs about 3 bytes per byte, one of empty spans 130.
 pub const ELEMENT_COST_PER_BYTE: usize = 8;
+/// Element cost of one request allowed for each byte of the budget that all requests share. A larger one is refused for
+/// good: waiting would not help.
+///
+/// The budget is a quarter of `--memory` and counts bytes as they are received, of which a request decoded takes more:
+/// about 3 for each when it is realistic (64 MiB of them cost 185 MiB). The longest request allowed may fill the whole
+/// budget, so anything below 3 would refuse ordinary requests that are within their limit. 4 leaves a third of room for
+/// denser ones and is all of `--memory`, which no single request may need.
+pub const ELEMENT_COST_PER_BUDGET_BYTE: usize = 4;
 /// Bytes of a message to a client: longer ones break HTTP/2 header limits of real clients.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 /// Spans of one trace in one answer; more are announced, not sent.
@@ -37,4 +45,5 @@ pub const SLOT_SECS: u64 = 10;
 /// How far ahead of its arrival a span may be counted (clocks that run ahead).
 pub const FUTURE_SECS_MAX: u64 = 3_600;
 
+const _: () = assert!(3 < ELEMENT_COST_PER_BUDGET_BYTE, "a realistic request as long as the budget must be admitted");
 const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");

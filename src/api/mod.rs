@@ -17,6 +17,7 @@ mod tempo;
 mod tests;
 mod ui;
 mod watched;
+mod zipkin;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,11 @@ impl Doors {
         }
     }
 
+    /// Zipkin v2 over HTTP (port 9411).
+    pub fn zipkin(&self) -> Router {
+        gate::of_ingest(zipkin::router(), self, zipkin::refuse)
+    }
+
     /// Everything that is asked (port 3200).
     pub fn query(&self) -> Router {
         let router = native::router().merge(tempo::router()).merge(health::router()).merge(ui::router());
@@ -117,11 +123,7 @@ impl Doors {
 
 /// A refusal of the query port: `{"error": "..."}`, as its own errors are.
 fn refuse(_headers: &HeaderMap, refusal: &Refusal) -> Response {
-    let mut response = (refusal.status, axum::Json(serde_json::json!({ "error": refusal.message }))).into_response();
-    if refusal.status == StatusCode::UNAUTHORIZED {
-        let _none = response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
-    }
-    response
+    refusal.answer(axum::Json(serde_json::json!({ "error": refusal.message })).into_response())
 }
 
 /// Never HTML: Grafana shows the body as it is.

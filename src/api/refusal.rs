@@ -1,6 +1,7 @@
 //! The one table from "why not" to a status, for gRPC and HTTP alike (OTLP 1.11 "Failures", RFC 9110).
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
 use tonic::Code;
 
 use crate::ingest::ExportError;
@@ -67,7 +68,9 @@ impl Refusal {
     pub(super) fn of_export(error: &ExportError, jitter: u64) -> Self {
         let unavailable = |secs| Self::new(Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE, error).retry_after(secs);
         match error {
-            ExportError::Undecodable(Undecodable::TooManyElements { .. }) => Self::too_large(error),
+            ExportError::Undecodable(Undecodable::TooManyElements { .. } | Undecodable::NeverFits { .. }) => {
+                Self::too_large(error)
+            }
             ExportError::Undecodable(_) | ExportError::AllRejected { .. } => Self::invalid(error),
             ExportError::Overloaded { .. } => unavailable(1 + jitter % 3),
             ExportError::Starting | ExportError::Stopping | ExportError::Late => unavailable(1),
@@ -108,6 +111,25 @@ impl Refusal {
             StatusCode::INTERNAL_SERVER_ERROR,
             "an error of the server's own; see its log",
         )
+    }
+
+    /// Gives an HTTP answer the status and the headers of this refusal.
+    pub(super) fn answer(&self, mut response: Response) -> Response {
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(secs) = self.retry_after_secs {
+            let _none = headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.code == Code::Unimplemented {
+            let _none = headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let _none = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::REQUEST_TIMEOUT {
+            let _none = headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     fn invalid(error: &impl ToString) -> Self {

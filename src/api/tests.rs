@@ -23,6 +23,7 @@ fn row(refusal: &Refusal) -> Row {
 fn otlp_3_2_an_export_error_has_the_status_of_the_table() {
     for (error, expected) in [
         (ExportError::Undecodable(Undecodable::TooManyElements { cost_max: 1 }), TOO_LARGE),
+        (ExportError::Undecodable(Undecodable::NeverFits { cost_max: 1 }), TOO_LARGE),
         (ExportError::AllRejected { message: "rejected 1 of 1 spans".to_owned() }, INVALID),
         (ExportError::Overloaded { what: "full" }, unavailable(2)),
         (ExportError::Starting, unavailable(1)),

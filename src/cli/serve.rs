@@ -67,6 +67,8 @@ pub struct Addresses {
     pub otlp_http: SocketAddr,
     /// Questions.
     pub http: SocketAddr,
+    /// Zipkin v2, if it is switched on.
+    pub zipkin: Option<SocketAddr>,
 }
 
 impl Server {
@@ -108,7 +110,9 @@ impl Server {
         } else {
             listen("otlp-http", config.otlp_http, doors.otlp())?
         };
-        let addresses = Addresses { otlp_grpc, otlp_http, http: listen("http", config.http, doors.query())? };
+        let http = listen("http", config.http, doors.query())?;
+        let zipkin = config.zipkin.map(|address| listen("zipkin", address, doors.zipkin())).transpose()?;
+        let addresses = Addresses { otlp_grpc, otlp_http, http, zipkin };
         let store = Arc::new(Store::open(config.store, clock, counters)?);
         let running = ingest.start(&store)?;
         query.attach(store);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::journal::{BodyHash, Disk, JournalError};
+use crate::limits;
 use crate::model::DurationNanos;
 use crate::otlp::{self, DecodeOptions, Undecodable};
 use crate::store::StoreError;
@@ -66,6 +67,10 @@ pub enum Encoding {
     Protobuf,
     /// OTLP/JSON.
     Json,
+    /// Zipkin v2 as a JSON list.
+    ZipkinJson,
+    /// Zipkin v2 as a protobuf `ListOfSpans`.
+    ZipkinProtobuf,
 }
 
 /// What a successful export says: OTLP `ExportTracePartialSuccess`.
@@ -309,16 +314,12 @@ impl Ingest {
             now: arrived,
             retention: self.config.retention,
             pad_64bit_trace_ids: self.config.pad_64bit_trace_ids,
+            element_cost_max: Some(element_cost_max(self.config.body_bytes_in_flight_max)),
         };
-        let (body, json_warnings) = match encoding {
-            Encoding::Protobuf => (body, None),
-            Encoding::Json => otlp::json_to_protobuf(&body).map(|json| (json.protobuf, Some(json.warnings)))?,
-        };
-        let body_bytes = body.len();
-        let mut decoded = otlp::decode(body, &options)?;
-        if let Some(warnings) = json_warnings {
-            decoded.warnings.merge(warnings);
-        }
+        let otlp::Translated { protobuf, warnings } = translated(body, encoding, &options)?;
+        let body_bytes = protobuf.len();
+        let mut decoded = otlp::decode(protobuf, &options)?;
+        decoded.warnings.merge(warnings);
         let (rejected, kept) = (u64::from(decoded.rejected.total()), decoded.batch.spans.len() as u64);
         let message = decoded.message();
         self.counters.spans_received.add(rejected + kept);
@@ -356,6 +357,7 @@ impl Ingest {
             ("service_name_missing", decoded.counters.service_name_missing),
             ("future_spans", decoded.counters.future_spans),
             ("empty_envelope", decoded.counters.empty_envelopes),
+            ("entity_ref_missing", decoded.counters.entity_ref_missing),
         ] {
             if 0 < times {
                 self.counters.spans_warned.add(code, u64::from(times));
@@ -379,6 +381,21 @@ impl Ingest {
     }
 }
 
+/// The body as OTLP protobuf; what was sent is let go of.
+fn translated(body: Vec<u8>, encoding: Encoding, options: &DecodeOptions) -> Result<otlp::Translated, Undecodable> {
+    match encoding {
+        Encoding::Protobuf => Ok(otlp::Translated { protobuf: body, ..otlp::Translated::default() }),
+        Encoding::Json => otlp::json_to_protobuf(&body, options),
+        Encoding::ZipkinJson => otlp::zipkin_json_to_otlp(&body, options),
+        Encoding::ZipkinProtobuf => otlp::zipkin_protobuf_to_otlp(&body, options),
+    }
+}
+
+/// What a request may cost decoded when `budget_bytes` are there for all of them: see `ELEMENT_COST_PER_BUDGET_BYTE`.
+fn element_cost_max(budget_bytes: usize) -> u64 {
+    (budget_bytes as u64).saturating_mul(limits::ELEMENT_COST_PER_BUDGET_BYTE as u64)
+}
+
 /// Spans that a journal record holds.
 ///
 /// # Errors
@@ -388,8 +405,15 @@ pub fn count_spans(payload: &[u8]) -> Result<u64, Box<dyn std::error::Error + Se
 }
 
 fn body_hash(body: &[u8], encoding: Encoding) -> BodyHash {
+    // The journal keeps these hashes: a number is never given to another encoding.
+    let number = match encoding {
+        Encoding::Protobuf => 0,
+        Encoding::Json => 1,
+        Encoding::ZipkinJson => 2,
+        Encoding::ZipkinProtobuf => 3,
+    };
     let mut hasher = blake3::Hasher::new();
-    let _hasher = hasher.update(&[u8::from(encoding == Encoding::Json)]).update(body);
+    let _hasher = hasher.update(&[number]).update(body);
     let mut hash = [0; 16];
     hasher.finalize_xof().fill(&mut hash);
     BodyHash(hash)

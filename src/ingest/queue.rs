@@ -101,24 +101,24 @@ impl Queue {
     }
 }
 
-/// Bytes of request bodies that may be in memory at once.
+/// Bytes of request bodies that may be in memory at once. Counted in whole permits, so that shares taken in steps never
+/// add up to more than there are.
 #[derive(Debug)]
 pub struct Budget {
     permits: Arc<Semaphore>,
-    bytes_max: usize,
+    n_permits: usize,
 }
 
 /// A share of the budget, given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     held: OwnedSemaphorePermit,
-    bytes: usize,
 }
 
 impl Budget {
     pub(super) fn new(bytes_max: usize) -> Self {
-        let permits = (bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), bytes_max }
+        let n_permits = (bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { permits: Arc::new(Semaphore::new(n_permits)), n_permits }
     }
 
     /// Bytes that nobody holds.
@@ -131,8 +131,7 @@ impl Budget {
     /// # Errors
     /// `Overloaded` when others hold too much.
     pub async fn admit(&self, bytes: usize) -> Result<Permit, ExportError> {
-        let bytes = bytes.min(self.bytes_max);
-        Ok(Permit { held: self.acquire(bytes).await?, bytes })
+        Ok(Permit { held: self.acquire(self.permits_for(bytes)).await? })
     }
 
     /// Raises a share to at least `bytes`.
@@ -140,20 +139,22 @@ impl Budget {
     /// # Errors
     /// `Overloaded` when others hold too much.
     pub async fn raise(&self, permit: &mut Permit, bytes: usize) -> Result<(), ExportError> {
-        // More than the whole budget could never be had: the request gets all there is and waits for the others.
-        let bytes = bytes.min(self.bytes_max);
-        if permit.bytes < bytes {
-            permit.held.merge(self.acquire(bytes - permit.bytes).await?);
-            permit.bytes = bytes;
+        let missing = self.permits_for(bytes).saturating_sub(permit.held.num_permits());
+        if 0 < missing {
+            permit.held.merge(self.acquire(missing).await?);
         }
         Ok(())
     }
 
-    async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ExportError> {
+    /// More than the whole budget could never be had: the request gets all there is and waits for the others.
+    fn permits_for(&self, bytes: usize) -> usize {
+        bytes.div_ceil(PERMIT_BYTES).clamp(1, self.n_permits)
+    }
+
+    async fn acquire(&self, n_permits: usize) -> Result<OwnedSemaphorePermit, ExportError> {
         let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--memory)" };
-        let permits = bytes.div_ceil(PERMIT_BYTES).max(1);
-        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let acquire = Arc::clone(&self.permits).acquire_many_owned(permits);
+        let n_permits = u32::try_from(n_permits).unwrap_or(u32::MAX);
+        let acquire = Arc::clone(&self.permits).acquire_many_owned(n_permits);
         match tokio::time::timeout(PERMIT_WITHIN, acquire).await {
             Ok(Ok(held)) => Ok(held),
             Ok(Err(_)) | Err(_) => Err(overloaded),

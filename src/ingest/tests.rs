@@ -164,6 +164,27 @@ fn bi_134_a_closed_door_says_whether_it_is_starting_or_stopping() {
     assert!(matches!(export(&server.ingest), Err(ExportError::Stopping)));
 }
 
+/// Shares were counted in bytes and each step was rounded up to permits: a request that grew in odd steps to the whole
+/// budget asked for one permit more than there are, was told to come back later, and never got through. The same for a
+/// budget that is no multiple of a permit, such as a quarter of 300 MB.
+#[test]
+fn one_request_may_take_the_whole_budget_in_any_steps() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for steps in [&[1, 1_500, 9_999, 64 * 1_024][..], &[75_000_000], &[58_000, 64 * 1_024], &[0, usize::MAX]] {
+            for budget in [64 * 1_024, 75_000_000, 1] {
+                let budget = Budget::new(budget);
+                let mut permit = budget.admit(0).await.unwrap();
+                for bytes in steps {
+                    budget.raise(&mut permit, *bytes).await.unwrap();
+                }
+                drop(permit);
+                let _all_of_it = budget.admit(usize::MAX).await.expect("everything was given back");
+            }
+        }
+    });
+}
+
 fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
     let ingest = IngestConfig {
         durability: Durability::Fsync,

@@ -59,7 +59,7 @@ impl Decoder<'_> {
         self.charge(COST_KEY_VALUE)?;
         if list.n_max <= self.attributes.len() - list.start {
             self.warn(Warning::LimitApplied);
-            self.drop_attribute(list, piece);
+            list.n_dropped = list.n_dropped.saturating_add(1);
             return Ok(());
         }
         let source = self.source();
@@ -70,18 +70,13 @@ impl Decoder<'_> {
         let value = if entry.n_values < 2 { self.value(source, entry.value)? } else { self.merged_value(piece)? };
         if entry.key.len == 0 {
             self.warn(Warning::EmptyKey);
-            self.drop_attribute(list, piece);
+            list.n_dropped = list.n_dropped.saturating_add(1);
             return Ok(());
         }
         let key = self.text(source, entry.key);
         list.note(self.arena(key));
         self.attributes.push(Attribute { key, value });
         Ok(())
-    }
-
-    fn drop_attribute(&mut self, list: &mut AttributeList, piece: Text) {
-        list.n_dropped = list.n_dropped.saturating_add(1);
-        self.cut_bytes += piece.len as usize;
     }
 
     /// The rows of a finished list; counts duplicate keys.
@@ -132,12 +127,8 @@ impl Decoder<'_> {
             Member::Int(value) => Value::Int(value),
             Member::Double(value) => Value::Double(value),
             Member::Bytes(bytes) => {
-                let kept = bytes.len.min(TEXT_LEN_MAX);
-                if kept < bytes.len {
-                    self.warn(Warning::Truncated);
-                    self.cut_bytes += (bytes.len - kept) as usize;
-                }
-                Value::Bytes(Text { start: bytes.start + source.base, len: kept })
+                let kept = self.bytes(bytes);
+                Value::Bytes(Text { start: kept.start + source.base, ..kept })
             }
             Member::Strindex => {
                 self.warn(Warning::Strindex);
@@ -147,56 +138,60 @@ impl Decoder<'_> {
         })
     }
 
-    /// Checks a list with all that is in it, and cuts what is nested too deep.
+    /// Checks a list with all that is in it, and cuts what is nested too deep or too long.
     fn nested(&mut self, source: Source<'_>, piece: Text) -> Result<Text, Stop> {
         let mut frames = std::mem::take(&mut self.frames);
         let checked = self.check_nested(Walk::new(source.bytes, piece, &mut frames), source);
-        let too_deep = match checked {
-            Ok(too_deep) => too_deep,
+        let rewritten = match checked {
+            Ok(true) => None,
+            Ok(false) => Some(rewrite_value(source.bytes, piece, &mut frames, Rewritten::Cut)),
             Err(stop) => {
                 self.frames = frames;
                 return Err(stop);
             }
         };
-        if too_deep == 0 {
-            self.frames = frames;
-            return Ok(Text { start: piece.start + source.base, len: piece.len });
-        }
-        self.warn_times(Warning::Depth, too_deep);
-        let rewritten = rewrite_value(source.bytes, piece, &mut frames, Rewritten::Cut);
         self.frames = frames;
-        let rewritten = rewritten?;
-        self.cut_bytes += (piece.len as usize).saturating_sub(rewritten.len());
-        self.push_extra(&rewritten)
+        match rewritten {
+            None => Ok(Text { start: piece.start + source.base, len: piece.len }),
+            Some(rewritten) => self.push_extra(&rewritten?),
+        }
     }
 
-    /// Returns how many lists lie too deep.
-    fn check_nested(&mut self, mut walk: Walk<'_>, source: Source<'_>) -> Result<u32, Stop> {
-        let mut too_deep = 0;
+    /// Returns whether the list may stay as it is.
+    fn check_nested(&mut self, mut walk: Walk<'_>, source: Source<'_>) -> Result<bool, Stop> {
+        let mut fits = true;
         while let Some(step) = walk.step()? {
             match step {
                 Step::Key(key) => {
                     self.charge(COST_KEY_VALUE)?;
-                    self.check_utf8(source, key);
+                    fits &= self.text(source, key).len == key.len;
                 }
                 Step::Scalar(Member::String(text)) => {
                     self.charge(COST_ELEMENT)?;
-                    self.check_utf8(source, text);
+                    fits &= self.text(source, text).len == text.len;
+                }
+                Step::Scalar(Member::Bytes(bytes)) => {
+                    self.charge(COST_ELEMENT)?;
+                    fits &= self.bytes(bytes).len == bytes.len;
                 }
                 Step::Scalar(Member::Strindex) => self.warn(Warning::Strindex),
                 Step::Scalar(_) | Step::ListStart(_) => self.charge(COST_ELEMENT)?,
                 Step::ListEnd(_) => {}
-                Step::TooDeep => too_deep += 1,
+                Step::TooDeep => {
+                    self.warn(Warning::Depth);
+                    fits = false;
+                }
             }
         }
-        Ok(too_deep)
+        Ok(fits)
     }
 
-    fn check_utf8(&mut self, source: Source<'_>, text: Text) {
-        let bytes = source.bytes.get(text.start as usize..(text.start + text.len) as usize);
-        if bytes.is_some_and(|bytes| std::str::from_utf8(bytes).is_err()) {
-            self.warn(Warning::InvalidUtf8);
+    /// Bytes cut to their limit.
+    fn bytes(&mut self, bytes: Text) -> Text {
+        if TEXT_LEN_MAX < bytes.len {
+            self.warn(Warning::Truncated);
         }
+        Text { len: bytes.len.min(TEXT_LEN_MAX), ..bytes }
     }
 
     /// A text of `source` as a text of the arena: cut to its limit, checked for UTF-8.
@@ -208,7 +203,6 @@ impl Decoder<'_> {
         let mut bytes = source.bytes.get(start..end).unwrap_or_default();
         if TEXT_BYTES_MAX < bytes.len() {
             let kept = floor_char_boundary(bytes, TEXT_BYTES_MAX);
-            self.cut_bytes += bytes.len() - kept;
             self.warn(Warning::Truncated);
             bytes = bytes.get(..kept).unwrap_or_default();
         }

@@ -3,11 +3,11 @@
 //!
 //! `envelope`, `span` and `attribute` read the messages.
 
+use super::budget::{ElementBudget, OverBudget};
 use super::outcome::{Counters, Rejection, Rejections, Undecodable, Warning, WarningCounts, Warnings};
 use super::value::Frame;
 use super::wire::Fault;
 use super::{DecodeOptions, Decoded};
-use crate::limits::{ELEMENT_COST_BASE, ELEMENT_COST_PER_BYTE};
 use crate::model::{Attribute, Event, Link, Resource, Scope, Span, SpanBatch, Text};
 
 /// Why decoding of a part stopped.
@@ -24,6 +24,12 @@ pub(crate) enum Stop {
 impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl From<OverBudget> for Stop {
+    fn from(_: OverBudget) -> Self {
+        Self::Budget
     }
 }
 
@@ -68,33 +74,30 @@ pub(crate) struct Decoder<'a> {
     pub(super) events: Vec<Event>,
     pub(super) links: Vec<Link>,
     pub(super) frames: Vec<Frame>,
-    /// Bytes of the current span that were cut or dropped.
-    pub(super) cut_bytes: usize,
     pub(super) counters: Counters,
     warnings: WarningCounts,
     rejected: Rejections,
     rejected_ordinals: Vec<u32>,
     /// Ordinal of the next span.
     ordinal: u32,
-    cost_left: u64,
+    budget: ElementBudget,
 }
 
 /// Decodes `body`, which stays the front of the batch's arena.
 pub(crate) fn run(mut body: Vec<u8>, policy: Policy<'_>) -> Result<Decoded, Undecodable> {
-    let cost_max = match policy {
-        Policy::Check(_) => (ELEMENT_COST_BASE as u64).saturating_add(body.len() as u64 * ELEMENT_COST_PER_BYTE as u64),
-        // What was acknowledged comes back, also after a change of limits.
-        Policy::Replay(_) => u64::MAX,
+    let budget = match policy {
+        Policy::Check(options) => ElementBudget::new(body.len(), options.element_cost_max),
+        Policy::Replay(_) => ElementBudget::unlimited(),
     };
     if u32::try_from(body.len()).is_err() {
         return Err(Undecodable::TooManyElements { cost_max: u64::from(u32::MAX) });
     }
-    let mut decoder = Decoder::new(&body, policy, cost_max);
+    let mut decoder = Decoder::new(&body, policy, budget);
     if let Err(stop) = decoder.request() {
-        return Err(undecodable(stop, &body, cost_max));
+        return Err(undecodable(stop, &body, &budget));
     }
     let Decoder { extra, resources, scopes, spans, attributes, events, links, .. } = decoder;
-    let Decoder { counters, warnings, rejected, rejected_ordinals, cost_left, .. } = decoder;
+    let Decoder { counters, warnings, rejected, rejected_ordinals, budget, .. } = decoder;
     body.reserve_exact(extra.len());
     body.extend_from_slice(&extra);
     Ok(Decoded {
@@ -103,26 +106,30 @@ pub(crate) fn run(mut body: Vec<u8>, policy: Policy<'_>) -> Result<Decoded, Unde
         rejected_ordinals,
         warnings: Warnings::from(warnings),
         counters,
-        element_cost: cost_max - cost_left,
+        element_cost: budget.used(),
     })
 }
 
-fn undecodable(stop: Stop, body: &[u8], cost_max: u64) -> Undecodable {
+fn undecodable(stop: Stop, body: &[u8], budget: &ElementBudget) -> Undecodable {
     let fault = match stop {
         Stop::Fault(fault) => fault,
         Stop::Rejected(_) => Fault::Truncated { at: body.len() },
-        Stop::Budget => return Undecodable::TooManyElements { cost_max },
+        Stop::Budget => return budget.refusal(),
     };
-    let hint = match body.trim_ascii_start().first() {
+    Undecodable::Protobuf { fault, hint: guess(body) }
+}
+
+/// What was sent instead of protobuf, as far as the first byte tells.
+pub(super) fn guess(body: &[u8]) -> &'static str {
+    match body.trim_ascii_start().first() {
         Some(b'{' | b'[') => " (this looks like JSON: declare Content-Type application/json)",
         Some(0x1f) => " (this looks like gzip: declare its content encoding)",
         _ => "",
-    };
-    Undecodable::Protobuf { fault, hint }
+    }
 }
 
 impl<'a> Decoder<'a> {
-    fn new(body: &'a [u8], policy: Policy<'a>, cost_max: u64) -> Self {
+    fn new(body: &'a [u8], policy: Policy<'a>, budget: ElementBudget) -> Self {
         Self {
             body,
             extra: Vec::new(),
@@ -134,13 +141,12 @@ impl<'a> Decoder<'a> {
             events: Vec::new(),
             links: Vec::new(),
             frames: Vec::new(),
-            cut_bytes: 0,
             counters: Counters::default(),
             warnings: WarningCounts::default(),
             rejected: Rejections::default(),
             rejected_ordinals: Vec::new(),
             ordinal: 0,
-            cost_left: cost_max,
+            budget,
         }
     }
 
@@ -159,8 +165,7 @@ impl<'a> Decoder<'a> {
 
     /// Takes `cost` off the element budget, before the memory is used.
     pub(super) fn charge(&mut self, cost: u64) -> Result<(), Stop> {
-        self.cost_left = self.cost_left.checked_sub(cost).ok_or(Stop::Budget)?;
-        Ok(())
+        Ok(self.budget.charge(cost)?)
     }
 
     /// Appends rewritten bytes to the arena.
@@ -192,7 +197,6 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         let mark = self.mark();
-        self.cut_bytes = 0;
         let reason = match self.span(piece, scope) {
             Ok(span) => {
                 self.spans.push(span);

@@ -3,6 +3,8 @@
 //! A message whose parts may come in any order is walked twice: first for what the inner rows refer to, then for the
 //! inner rows. The second walk only hops over lengths.
 
+use std::collections::HashSet;
+
 use super::attribute::AttributeList;
 use super::decode::{Decoder, Stop, row_count};
 use super::outcome::Warning;
@@ -53,6 +55,7 @@ impl Decoder<'_> {
         resource.attributes = self.end_attributes(&list);
         resource.dropped_attributes_count = resource.dropped_attributes_count.saturating_add(list.n_dropped);
         resource.entity_refs = self.entity_refs(&refs)?;
+        self.counters.entity_ref_missing += self.unresolved_refs(&resource)?;
         self.name_service(&mut resource)?;
         let row = row_count(&self.resources);
         self.resources.push(resource);
@@ -112,6 +115,33 @@ impl Decoder<'_> {
             return Ok(refs.together);
         }
         self.push_extra(&refs.scattered)
+    }
+
+    /// How many entity references have no type, or name a key that the resource does not have. They stay as sent.
+    fn unresolved_refs(&self, resource: &Resource) -> Result<u32, Stop> {
+        if resource.entity_refs.len == 0 {
+            return Ok(0);
+        }
+        let own = self.attributes.get(resource.attributes.start as usize..).unwrap_or_default();
+        let keys: HashSet<&[u8]> = own.iter().map(|attribute| self.arena(attribute.key)).collect();
+        let refs = self.arena(resource.entity_refs);
+        let mut unresolved = 0;
+        let mut reader = Reader::new(refs);
+        while let Some(field) = reader.field()? {
+            let Wire::Bytes(piece) = field.wire else { continue };
+            let (mut has_type, mut has_keys) = (false, true);
+            let mut inner = Reader::of(refs, piece);
+            while let Some(field) = inner.field()? {
+                let Wire::Bytes(text) = field.wire else { continue };
+                match field.number {
+                    2 => has_type = 0 < text.len,
+                    3 | 4 => has_keys &= keys.contains(text_of(refs, text)),
+                    _ => {}
+                }
+            }
+            unresolved += u32::from(!has_type || !has_keys);
+        }
+        Ok(unresolved)
     }
 
     /// Sets `service` and `namespace` from the attributes.
@@ -199,6 +229,10 @@ impl Decoder<'_> {
         }
         Ok(())
     }
+}
+
+fn text_of(source: &[u8], text: Text) -> &[u8] {
+    source.get(text.start as usize..text.start.saturating_add(text.len) as usize).unwrap_or_default()
 }
 
 /// The `entity_refs` of a resource: one piece of the body while they stand together, else a copy.

@@ -3,14 +3,16 @@
 //! ```text
 //! protobuf  --decode-->  Decoded { batch, rejected, warnings, .. }   --encode_traces-->  protobuf
 //! JSON  --json_to_protobuf-->  protobuf  --decode-->  ..             --encode_json--->   JSON
+//! Zipkin  --zipkin_.._to_otlp-->  protobuf  --decode-->  ..
 //! ```
 //!
 //! Pure functions over bytes: no files, no threads, no clock. One bad span costs only itself; a fault outside every
 //! span costs the request. Nothing recurses, so no input overflows the stack, and no memory is taken that the element
-//! budget (16 MiB + 8 bytes for each byte of the request) does not cover.
+//! budget (16 MiB + 8 bytes for each byte of the request, and no more than the process can hold) does not cover.
 
 mod attribute;
 mod binary_text;
+mod budget;
 mod decode;
 mod encode;
 mod encode_json;
@@ -19,6 +21,7 @@ mod json;
 mod outcome;
 mod rewrite;
 mod span;
+mod span_size;
 mod tempo;
 #[cfg(test)]
 mod tests;
@@ -26,15 +29,20 @@ mod text;
 mod value;
 mod wire;
 mod writer;
+mod zipkin;
 
 use crate::model::{DurationNanos, SpanBatch, UnixNanos};
 
 pub use encode::{Utf8, encode_traces};
 pub use encode_json::{JsonDialect, encode_json, write_resource_spans_json};
-pub use json::{JsonDecoded, json_to_protobuf};
+pub use json::json_to_protobuf;
 pub use outcome::{Counters, Rejection, Rejections, Undecodable, Warning, Warnings};
 pub use tempo::for_tempo;
 pub use wire::Fault;
+pub use zipkin::{zipkin_json_to_otlp, zipkin_protobuf_to_otlp};
+
+/// A tag with field number 0: no decoder takes the message around it.
+const MALFORMED: &[u8] = &[0];
 
 /// What a request is held against.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +53,17 @@ pub struct DecodeOptions {
     pub retention: Option<DurationNanos>,
     /// Accept trace ids of 8 bytes, left-padded with zeros.
     pub pad_64bit_trace_ids: bool,
+    /// Nominal memory in bytes that no request may need, whatever its size; `None` leaves it to the element budget.
+    pub element_cost_max: Option<u64>,
+}
+
+/// A request of another encoding as OTLP protobuf.
+#[derive(Clone, Debug, Default)]
+pub struct Translated {
+    /// To be decoded, and kept in the journal, in place of what was sent.
+    pub protobuf: Vec<u8>,
+    /// To be merged into those of decoding.
+    pub warnings: Warnings,
 }
 
 /// A request taken apart.

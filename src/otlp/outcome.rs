@@ -24,7 +24,15 @@ pub enum Undecodable {
         /// Empty, or a guess at what was sent instead; starts with a space.
         hint: &'static str,
     },
-    /// The text is no OTLP/JSON request.
+    /// The same for a Zipkin request.
+    #[error("undecodable protobuf: {fault}; send a Zipkin ListOfSpans{hint}")]
+    ZipkinProtobuf {
+        /// What is wrong and where.
+        fault: Fault,
+        /// Empty, or a guess at what was sent instead; starts with a space.
+        hint: &'static str,
+    },
+    /// The text is no OTLP/JSON or Zipkin request.
     #[error("undecodable JSON at line {line}, byte {byte}: expected {expected}{hint}")]
     Json {
         /// From 1.
@@ -40,6 +48,14 @@ pub enum Undecodable {
     /// without a retry hint, all others to `INVALID_ARGUMENT`.
     #[error("the request needs more than {cost_max} bytes in memory for its elements; send smaller batches")]
     TooManyElements {
+        /// The bound that was passed, in bytes.
+        cost_max: u64,
+    },
+    /// Elements that need more memory than this process ever has for requests. Maps as `TooManyElements`.
+    #[error(
+        "the request needs more than the {cost_max} bytes of memory that any request may take; send smaller batches or raise --memory"
+    )]
+    NeverFits {
         /// The bound that was passed, in bytes.
         cost_max: u64,
     },
@@ -120,6 +136,8 @@ pub enum Warning {
     ServiceNameType,
     /// A reference into a string table, which traces do not have; empty.
     Strindex,
+    /// A Zipkin tag whose value is no string, kept as its JSON text.
+    StringifiedTag,
     /// A text or value cut to its limit.
     Truncated,
     /// JSON keys in snake_case, ignored.
@@ -128,7 +146,7 @@ pub enum Warning {
 
 impl Warning {
     /// All warnings, sorted by code.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadBase64,
         Self::BadLink,
         Self::BadParent,
@@ -144,6 +162,7 @@ impl Warning {
         Self::NoSpans,
         Self::ServiceNameType,
         Self::Strindex,
+        Self::StringifiedTag,
         Self::Truncated,
         Self::UnknownKeys,
     ];
@@ -166,6 +185,7 @@ impl Warning {
             Self::NoSpans => "no_spans",
             Self::ServiceNameType => "service_name_type",
             Self::Strindex => "strindex",
+            Self::StringifiedTag => "stringified_tag",
             Self::Truncated => "truncated",
             Self::UnknownKeys => "unknown_keys",
         }
@@ -235,7 +255,7 @@ impl Warnings {
         self.counts == WarningCounts::default()
     }
 
-    /// Adds those of an earlier step, as of `json_to_protobuf`.
+    /// Adds those of an earlier step, as of a translation.
     pub fn merge(&mut self, earlier: Self) {
         for warning in Warning::ALL {
             self.counts.add(warning, earlier.count(warning));
@@ -286,6 +306,8 @@ pub struct Counters {
     pub future_spans: u32,
     /// Resources without scopes and scopes without spans.
     pub empty_envelopes: u32,
+    /// Entity references without a type, or to keys that their resource does not have; they stay as sent.
+    pub entity_ref_missing: u32,
 }
 
 /// The message of an answer: `None` when all is well, at most `limits::ERROR_MESSAGE_BYTES_MAX` bytes.

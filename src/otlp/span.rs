@@ -1,17 +1,15 @@
 //! Spans with their events and links.
 
-use std::cmp::Reverse;
-
 use super::attribute::AttributeList;
 use super::decode::{Decoder, Policy, Stop, row_count};
 use super::outcome::{Rejection, Warning};
-use super::text::{floor_char_boundary, shorten_trace_state};
+use super::text::shorten_trace_state;
 use super::wire::{Field, Reader, Wire, low_i32, low_u32};
 use crate::limits::{
     EVENT_ATTRIBUTES_MAX, FUTURE_SECS_MAX, SPAN_ATTRIBUTES_MAX, SPAN_BYTES_MAX, SPAN_EVENTS_MAX, SPAN_LINKS_MAX,
     TRACE_STATE_BYTES_MAX,
 };
-use crate::model::{DurationNanos, Event, Link, Span, SpanId, Text, TraceId, UnixNanos, Value};
+use crate::model::{DurationNanos, Event, Link, Span, SpanId, Text, TraceId, UnixNanos};
 
 /// Nominal bytes of an `Event`.
 const COST_EVENT: u64 = 64;
@@ -56,9 +54,8 @@ impl Decoder<'_> {
         if let Some(reader) = inner_rows {
             self.events_and_links(reader, &mut span)?;
         }
-        let excess = (piece.len as usize).saturating_sub(self.cut_bytes).saturating_sub(SPAN_BYTES_MAX);
-        if 0 < excess {
-            self.cut_largest_values(first_row, excess)?;
+        if SPAN_BYTES_MAX < piece.len as usize {
+            self.fit(&span, first_row)?;
         }
         Ok(span)
     }
@@ -156,7 +153,7 @@ impl Decoder<'_> {
                 (11, Wire::Bytes(piece)) => {
                     self.charge(COST_EVENT)?;
                     if SPAN_EVENTS_MAX <= span.events.len as usize {
-                        self.over_limit(piece, &mut span.dropped_events_count);
+                        self.over_limit(&mut span.dropped_events_count);
                         continue;
                     }
                     let event = self.event(piece)?;
@@ -166,7 +163,7 @@ impl Decoder<'_> {
                 (13, Wire::Bytes(piece)) => {
                     self.charge(COST_LINK)?;
                     if SPAN_LINKS_MAX <= span.links.len as usize {
-                        self.over_limit(piece, &mut span.dropped_links_count);
+                        self.over_limit(&mut span.dropped_links_count);
                         continue;
                     }
                     match self.link(piece)? {
@@ -183,9 +180,8 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn over_limit(&mut self, piece: Text, dropped: &mut u32) {
+    fn over_limit(&mut self, dropped: &mut u32) {
         *dropped = dropped.saturating_add(1);
-        self.cut_bytes += piece.len as usize;
         self.warn(Warning::LimitApplied);
     }
 
@@ -231,7 +227,6 @@ impl Decoder<'_> {
         let (Some(trace_id), Some(span_id)) = (self.trace_id(ids.trace), self.span_id(ids.span)) else {
             self.warn(Warning::BadLink);
             self.attributes.truncate(first_row);
-            self.cut_bytes += piece.len as usize;
             return Ok(None);
         };
         link.trace_id = trace_id;
@@ -248,41 +243,9 @@ impl Decoder<'_> {
         }
         let short = shorten_trace_state(self.arena(state));
         self.warn(Warning::Truncated);
-        self.cut_bytes += (state.len as usize).saturating_sub(short.len());
         if std::str::from_utf8(&short).is_err() {
             self.warn(Warning::InvalidUtf8);
         }
         self.push_extra(&short)
-    }
-
-    /// Cuts the largest values first, those of equal size in document order, until `excess` bytes are gone.
-    #[cold]
-    fn cut_largest_values(&mut self, first_row: usize, mut excess: usize) -> Result<(), Stop> {
-        let own = self.attributes.get(first_row..).unwrap_or_default();
-        let mut by_size: Vec<(Reverse<u32>, usize)> = own
-            .iter()
-            .enumerate()
-            .filter_map(|(n, attribute)| match attribute.value {
-                Value::String(text) | Value::Bytes(text) => Some((Reverse(text.len), first_row + n)),
-                Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) | Value::Nested(_) => None,
-            })
-            .collect();
-        by_size.sort_unstable();
-        for (_, row) in by_size {
-            if excess == 0 {
-                break;
-            }
-            let Some(value) = self.attributes.get(row).map(|attribute| attribute.value) else { continue };
-            let (Value::String(text) | Value::Bytes(text)) = value else { continue };
-            let len = text.len as usize;
-            let kept = floor_char_boundary(self.arena(text), len.saturating_sub(excess));
-            let cut = Text { start: text.start, len: u32::try_from(kept).unwrap_or(text.len) };
-            excess = excess.saturating_sub(len - kept);
-            if let Some(attribute) = self.attributes.get_mut(row) {
-                attribute.value = if matches!(value, Value::Bytes(_)) { Value::Bytes(cut) } else { Value::String(cut) };
-            }
-            self.warn(Warning::Truncated);
-        }
-        if 0 < excess { Err(Stop::Rejected(Rejection::SpanTooLarge)) } else { Ok(()) }
     }
 }

@@ -100,6 +100,11 @@ impl MessageWriter {
     }
 }
 
+/// Bytes of a `string`, `bytes` or message field of `len` bytes, its tag and prefix included; field numbers are below 16.
+pub(crate) fn field_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
 fn varint_len(value: u64) -> usize {
     let bits = (u64::BITS - value.leading_zeros()) as usize;
     bits.div_ceil(7).max(1)

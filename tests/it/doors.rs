@@ -4,6 +4,8 @@ use std::io::Write as _;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::common::v1::EntityRef;
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -173,4 +175,27 @@ fn otlp_32_another_signal_is_unimplemented_and_the_connection_stays() {
         assert_eq!(status.code(), Code::Unimplemented);
         let _stored = TraceServiceClient::new(channel).export(request(1, 1)).await.expect("traces go on");
     });
+}
+
+#[test]
+fn bi_054_entity_refs_to_missing_keys_are_counted() {
+    let server = TestServer::new();
+    let mut request = request(1, 1);
+    let refers_to =
+        |key: &str| EntityRef { r#type: "host".to_owned(), id_keys: vec![key.to_owned()], ..EntityRef::default() };
+    let resource = Resource { entity_refs: vec![refers_to("host.id"), refers_to("host.name")], ..Resource::default() };
+    request.resource_spans[0].resource = Some(resource);
+    let answer = server.send(&request);
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    let metrics = server.get("/metrics").text();
+    assert!(metrics.contains("spandrel_ingest_spans_warned_total{code=\"entity_ref_missing\"} 2"), "{metrics}");
+}
+
+#[test]
+fn a_request_that_memory_can_never_hold_is_final_and_names_the_setting() {
+    let server = TestServer::with(|config| config.ingest.body_bytes_in_flight_max = 64 * 1024);
+    let answer = server.send(&request(1_000, 1));
+    assert_eq!((answer.status, answer.header("retry-after")), (413, ""), "{}", answer.text());
+    assert!(answer.text().contains("raise --memory"), "{}", answer.text());
+    assert_eq!(server.send(&request(100, 1)).status, 200, "the next good request is stored");
 }

@@ -19,3 +19,4 @@ mod support;
 mod tempo;
 mod upkeep;
 mod wire;
+mod zipkin;

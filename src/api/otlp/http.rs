@@ -27,21 +27,28 @@ async fn export(State(doors): State<Doors>, request: Request) -> Response {
         return failure(&refusal, Encoding::Json);
     };
     let jitter = doors.query.now().0;
-    match answer(&doors, request, encoding).await {
+    match doors.receive_and_export(request, encoding).await {
         Ok(exported) => success(exported, encoding),
         Err(error) => failure(&Refusal::of_body(&error, jitter), encoding),
     }
 }
 
-async fn answer(doors: &Doors, request: Request, encoding: Encoding) -> Result<Exported, BodyError> {
-    let sender = Sender::of(&request);
-    let (parts, body) = request.into_parts();
-    let (bytes, _permit) = body::receive(doors, &parts.headers, body).await?;
-    Ok(doors.export(bytes, encoding, &sender).await?)
+impl Doors {
+    /// Reads the body of an HTTP request and stores what it holds.
+    pub(in crate::api) async fn receive_and_export(
+        &self,
+        request: Request,
+        encoding: Encoding,
+    ) -> Result<Exported, BodyError> {
+        let sender = Sender::of(&request);
+        let (parts, body) = request.into_parts();
+        let (bytes, _permit) = body::receive(self, &parts.headers, body).await?;
+        Ok(self.export(bytes, encoding, &sender).await?)
+    }
 }
 
 /// Parameters and letter case do not matter (RFC 9110 8.3.1); bytes that are no text are no known type.
-pub(super) fn media_type(headers: &HeaderMap) -> Option<Encoding> {
+pub(in crate::api) fn media_type(headers: &HeaderMap) -> Option<Encoding> {
     let value = headers.get(header::CONTENT_TYPE)?.as_bytes();
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     match essence.to_ascii_lowercase().as_slice() {
@@ -52,10 +59,10 @@ pub(super) fn media_type(headers: &HeaderMap) -> Option<Encoding> {
 }
 
 fn success(exported: Exported, encoding: Encoding) -> Response {
-    let body = match (encoding, partial_success(exported)) {
-        (Encoding::Protobuf, partial_success) => ExportTraceServiceResponse { partial_success }.encode_to_vec(),
-        (Encoding::Json, None) => b"{}".to_vec(),
-        (Encoding::Json, Some(partial)) => {
+    let body = match (is_json(encoding), partial_success(exported)) {
+        (false, partial_success) => ExportTraceServiceResponse { partial_success }.encode_to_vec(),
+        (true, None) => b"{}".to_vec(),
+        (true, Some(partial)) => {
             let mut fields = serde_json::Map::new();
             if 0 < partial.rejected_spans {
                 let _none = fields.insert("rejectedSpans".to_owned(), partial.rejected_spans.to_string().into());
@@ -69,36 +76,24 @@ fn success(exported: Exported, encoding: Encoding) -> Response {
 
 /// Every error body is a `google.rpc.Status` (OTLP-39).
 pub(super) fn failure(refusal: &Refusal, encoding: Encoding) -> Response {
-    let status = status(refusal);
-    let body = match encoding {
-        Encoding::Protobuf => status.details().to_vec(),
-        Encoding::Json => {
-            let code = i32::from(refusal.code);
-            serde_json::json!({ "code": code, "message": refusal.message }).to_string().into_bytes()
-        }
+    let body = if is_json(encoding) {
+        let code = i32::from(refusal.code);
+        serde_json::json!({ "code": code, "message": refusal.message }).to_string().into_bytes()
+    } else {
+        status(refusal).details().to_vec()
     };
-    let mut response = (refusal.status, [(header::CONTENT_TYPE, content_type(encoding))], body).into_response();
-    let headers = response.headers_mut();
-    if let Some(secs) = refusal.retry_after_secs {
-        let _none = headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    refusal.answer(([(header::CONTENT_TYPE, content_type(encoding))], body).into_response())
+}
+
+fn is_json(encoding: Encoding) -> bool {
+    match encoding {
+        Encoding::Json | Encoding::ZipkinJson => true,
+        Encoding::Protobuf | Encoding::ZipkinProtobuf => false,
     }
-    if refusal.code == Code::Unimplemented {
-        let _none = headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, deflate"));
-    }
-    if refusal.status == StatusCode::UNAUTHORIZED {
-        let _none = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if refusal.status == StatusCode::REQUEST_TIMEOUT {
-        let _none = headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 fn content_type(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Protobuf => "application/x-protobuf",
-        Encoding::Json => "application/json",
-    }
+    if is_json(encoding) { "application/json" } else { "application/x-protobuf" }
 }
 
 async fn wrong_method(headers: HeaderMap) -> Response {

@@ -21,6 +21,8 @@ use super::listen::Peer;
 use super::refusal::Refusal;
 use super::{Doors, gate};
 
+pub(super) use http::media_type;
+
 /// The path of OTLP over HTTP.
 const TRACES: &str = "/v1/traces";
 /// Parts of a path that name another signal, HTTP and gRPC.

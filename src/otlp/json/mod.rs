@@ -3,8 +3,8 @@
 //! A table of messages (`schema`) drives a loop with an explicit stack. A bad value inside a span makes that span
 //! malformed on the wire, where decoding refuses it alone; anywhere else it costs the request.
 
-mod number;
-mod reader;
+pub(super) mod number;
+pub(super) mod reader;
 pub(super) mod schema;
 #[cfg(test)]
 mod tests;
@@ -12,23 +12,15 @@ mod tests;
 use self::reader::{JsonFault, JsonReader, Next};
 use self::schema::{JsonField, Kind, Message, REQUEST};
 use super::binary_text::{read_base64, read_hex};
+use super::budget::{ElementBudget, OverBudget};
 use super::outcome::{Undecodable, Warning, Warnings};
 use super::writer::MessageWriter;
-use crate::limits::{ELEMENT_COST_BASE, ELEMENT_COST_PER_BYTE, JSON_DEPTH_MAX};
+use super::{DecodeOptions, MALFORMED, Translated};
+use crate::limits::JSON_DEPTH_MAX;
 
-/// A tag with field number 0: no decoder takes the message around it.
-const MALFORMED: &[u8] = &[0];
 /// An id of a length that no id has.
-const INVALID_ID: &[u8] = &[0];
-
-/// A JSON request as protobuf.
-#[derive(Clone, Debug, Default)]
-pub struct JsonDecoded {
-    /// To be decoded, and kept in the journal, in place of the JSON text.
-    pub protobuf: Vec<u8>,
-    /// To be merged into those of decoding.
-    pub warnings: Warnings,
-}
+pub(super) const INVALID_ID: &[u8] = &[0];
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Translates an OTLP/JSON `ExportTraceServiceRequest`. An empty body is an empty request.
 ///
@@ -37,17 +29,11 @@ pub struct JsonDecoded {
 /// # Errors
 /// When the text is no JSON, no object, or nested beyond `limits::JSON_DEPTH_MAX`; when a value outside every span has
 /// a wrong type; when the element budget is used up.
-pub fn json_to_protobuf(body: &[u8]) -> Result<JsonDecoded, Undecodable> {
+pub fn json_to_protobuf(body: &[u8], options: &DecodeOptions) -> Result<Translated, Undecodable> {
     if body.is_empty() {
-        return Ok(JsonDecoded::default());
+        return Ok(Translated::default());
     }
-    let without_bom = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let n_bom = body.len() - without_bom.len();
-    let text = std::str::from_utf8(without_bom).map_err(|error| {
-        let fault = JsonFault { at: error.valid_up_to(), expected: "UTF-8" };
-        undecodable(body, n_bom, fault, false)
-    })?;
-    let cost_max = (ELEMENT_COST_BASE as u64).saturating_add(body.len() as u64 * ELEMENT_COST_PER_BYTE as u64);
+    let text = text_of(body)?;
     let mut converter = Converter {
         reader: JsonReader::new(text),
         out: MessageWriter::default(),
@@ -56,36 +42,50 @@ pub fn json_to_protobuf(body: &[u8]) -> Result<JsonDecoded, Undecodable> {
         n_spans: 0,
         n_spans_open: 0,
         binary: Vec::new(),
-        cost_left: cost_max,
+        budget: ElementBudget::new(body.len(), options.element_cost_max),
     };
     match converter.request() {
         Ok(()) => Ok(converter.finish()),
-        Err(Stop::Budget) => Err(Undecodable::TooManyElements { cost_max }),
+        Err(Stop::Budget) => Err(converter.budget.refusal()),
         Err(Stop::Fault(fault)) => {
             let another = fault.expected == END_OF_TEXT && converter.reader.is_at_object();
-            Err(undecodable(body, n_bom, fault, another))
+            let hint = if another { " (several documents: send one request for each)" } else { guess(body) };
+            Err(undecodable(body, fault, hint))
         }
     }
 }
 
 /// Expected behind the request.
-const END_OF_TEXT: &str = "the end of the text";
+pub(super) const END_OF_TEXT: &str = "the end of the text";
 
-fn undecodable(body: &[u8], n_bom: usize, fault: JsonFault, another_object: bool) -> Undecodable {
+/// The body as text, without its byte order mark.
+pub(super) fn text_of(body: &[u8]) -> Result<&str, Undecodable> {
+    let without_bom = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    std::str::from_utf8(without_bom).map_err(|error| {
+        let fault = JsonFault { at: error.valid_up_to(), expected: "UTF-8" };
+        undecodable(body, fault, guess(body))
+    })
+}
+
+/// The fault with its place in the whole body.
+pub(super) fn undecodable(body: &[u8], fault: JsonFault, hint: &'static str) -> Undecodable {
+    let n_bom = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     let byte = fault.at + n_bom;
     let before = body.get(..byte).unwrap_or(body);
     let line = before.split(|byte| *byte == b'\n').count();
+    Undecodable::Json { line, byte, expected: fault.expected, hint }
+}
+
+/// What was sent instead of JSON, as far as the first bytes tell.
+pub(super) fn guess(body: &[u8]) -> &'static str {
     let start = body.get(..16).unwrap_or(body);
-    let hint = if another_object {
-        " (several documents: send one request for each)"
-    } else if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
         " (this looks like UTF-16: send UTF-8)"
     } else if start.iter().any(|byte| *byte < b'\t') {
         " (this looks like protobuf: declare Content-Type application/x-protobuf)"
     } else {
         ""
-    };
-    Undecodable::Json { line, byte, expected: fault.expected, hint }
+    }
 }
 
 /// Why translating stopped.
@@ -98,6 +98,12 @@ enum Stop {
 impl From<JsonFault> for Stop {
     fn from(fault: JsonFault) -> Self {
         Self::Fault(fault)
+    }
+}
+
+impl From<OverBudget> for Stop {
+    fn from(_: OverBudget) -> Self {
+        Self::Budget
     }
 }
 
@@ -126,7 +132,7 @@ struct Converter<'a> {
     n_spans_open: u32,
     /// Bytes of an id or a base64 value.
     binary: Vec<u8>,
-    cost_left: u64,
+    budget: ElementBudget,
 }
 
 impl Converter<'_> {
@@ -175,12 +181,12 @@ impl Converter<'_> {
         Err(JsonFault { at: self.reader.at(), expected: END_OF_TEXT }.into())
     }
 
-    fn finish(mut self) -> JsonDecoded {
+    fn finish(mut self) -> Translated {
         self.warnings.add(Warning::InvalidUtf8, self.reader.n_replaced);
         if self.n_spans == 0 && 0 < self.warnings.count(Warning::UnknownKeys) {
             self.warnings.add(Warning::NoSpans, 1);
         }
-        JsonDecoded { protobuf: self.out.finish(), warnings: self.warnings }
+        Translated { protobuf: self.out.finish(), warnings: self.warnings }
     }
 
     fn push(&mut self, inside: Inside) -> Result<(), Stop> {
@@ -194,7 +200,7 @@ impl Converter<'_> {
     }
 
     fn enter_message(&mut self, number: u32, message: &'static Message) -> Result<(), Stop> {
-        self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+        self.budget.charge(message.cost)?;
         self.push(Inside::Object(message))?;
         self.out.open(number);
         if message.is_span {
@@ -218,7 +224,7 @@ impl Converter<'_> {
             Next::Object => self.enter_message(number, message),
             Next::Null => {
                 self.reader.null()?;
-                self.cost_left = self.cost_left.checked_sub(message.cost).ok_or(Stop::Budget)?;
+                self.budget.charge(message.cost)?;
                 self.out.bytes(number, &[]);
                 Ok(())
             }

@@ -4,7 +4,7 @@
 const EXPONENT_MAX: i64 = 40;
 
 /// Whether `text` is a number by the grammar of JSON.
-pub(super) fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = split_exponent(unsigned);
     let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(whole, rest)| (whole, Some(rest)));
@@ -16,7 +16,7 @@ pub(super) fn is_number(text: &str) -> bool {
 }
 
 /// The integer that `text` means, also as `15e2` or `1.50e3`; `None` when it is no number, not whole or far too large.
-pub(super) fn integer(text: &str) -> Option<i128> {
+pub(crate) fn integer(text: &str) -> Option<i128> {
     if !is_number(text) {
         return None;
     }
@@ -48,7 +48,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
 }
 
 /// The double that `text` means, `NaN` and the infinities included; `None` when it is none or too large.
-pub(super) fn double(text: &str) -> Option<f64> {
+pub(crate) fn double(text: &str) -> Option<f64> {
     match text {
         "NaN" => Some(f64::NAN),
         "Infinity" => Some(f64::INFINITY),

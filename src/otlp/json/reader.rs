@@ -4,15 +4,15 @@ use crate::limits::JSON_DEPTH_MAX;
 
 /// What stood in the text instead of JSON, or of what the schema asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct JsonFault {
+pub(crate) struct JsonFault {
     /// Byte offset.
-    pub(super) at: usize,
-    pub(super) expected: &'static str,
+    pub(crate) at: usize,
+    pub(crate) expected: &'static str,
 }
 
 /// What kind of value comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     Object,
     Array,
     String,
@@ -23,13 +23,13 @@ pub(super) enum Next {
 
 /// Position in a text.
 #[derive(Debug)]
-pub(super) struct JsonReader<'a> {
+pub(crate) struct JsonReader<'a> {
     text: &'a str,
     at: usize,
     /// A string with its escapes resolved.
     unescaped: String,
     /// Lone surrogates replaced by U+FFFD so far.
-    pub(super) n_replaced: u32,
+    pub(crate) n_replaced: u32,
     /// Closing bytes of what is open inside a skipped value.
     skipping: Vec<u8>,
 }
@@ -41,12 +41,17 @@ enum Place {
 }
 
 impl<'a> JsonReader<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         Self { text, at: 0, unescaped: String::new(), n_replaced: 0, skipping: Vec::new() }
     }
 
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
+    }
+
+    /// The text from byte `from` up to here.
+    pub(crate) fn since(&self, from: usize) -> &'a str {
+        self.text.get(from..self.at).unwrap_or_default()
     }
 
     fn fault(&self, expected: &'static str) -> JsonFault {
@@ -72,7 +77,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// What comes next, by its first byte.
-    pub(super) fn next(&mut self) -> Result<Next, JsonFault> {
+    pub(crate) fn next(&mut self) -> Result<Next, JsonFault> {
         match self.peek() {
             Some(b'{') => Ok(Next::Object),
             Some(b'[') => Ok(Next::Array),
@@ -85,12 +90,12 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Enters an object or array; `next` said which.
-    pub(super) fn enter(&mut self) {
+    pub(crate) fn enter(&mut self) {
         self.at += 1;
     }
 
     /// The key of the next member, its colon taken; `None` behind the end of the object.
-    pub(super) fn key(&mut self, first: &mut bool) -> Result<Option<&str>, JsonFault> {
+    pub(crate) fn key(&mut self, first: &mut bool) -> Result<Option<&str>, JsonFault> {
         if self.eat(b'}') {
             return Ok(None);
         }
@@ -101,7 +106,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Whether the array goes on; its end is taken.
-    pub(super) fn element(&mut self, first: &mut bool) -> Result<bool, JsonFault> {
+    pub(crate) fn element(&mut self, first: &mut bool) -> Result<bool, JsonFault> {
         if self.eat(b']') {
             return Ok(false);
         }
@@ -117,7 +122,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// A string, its escapes resolved; lone surrogates become U+FFFD and are counted.
-    pub(super) fn string(&mut self) -> Result<&str, JsonFault> {
+    pub(crate) fn string(&mut self) -> Result<&str, JsonFault> {
         let place = self.string_place()?;
         Ok(self.at_place(&place))
     }
@@ -218,7 +223,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// A number as written.
-    pub(super) fn number(&mut self) -> Result<&'a str, JsonFault> {
+    pub(crate) fn number(&mut self) -> Result<&'a str, JsonFault> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let len = rest.bytes().take_while(|b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')).count();
         let number = rest.get(..len).filter(|text| super::number::is_number(text));
@@ -228,14 +233,14 @@ impl<'a> JsonReader<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn bool(&mut self) -> Result<bool, JsonFault> {
+    pub(crate) fn bool(&mut self) -> Result<bool, JsonFault> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let value = rest.starts_with("true");
         self.literal(if value { "true" } else { "false" })?;
         Ok(value)
     }
 
-    pub(super) fn null(&mut self) -> Result<(), JsonFault> {
+    pub(crate) fn null(&mut self) -> Result<(), JsonFault> {
         self.literal("null")
     }
 
@@ -248,7 +253,7 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Skips one value of any kind, of which `depth` objects and arrays lie around.
-    pub(super) fn skip(&mut self, depth: usize) -> Result<(), JsonFault> {
+    pub(crate) fn skip(&mut self, depth: usize) -> Result<(), JsonFault> {
         self.skipping.clear();
         loop {
             self.skip_to_end_of_scalar(depth)?;
@@ -308,12 +313,12 @@ impl<'a> JsonReader<'a> {
     }
 
     /// Nothing but white space is left.
-    pub(super) fn is_at_end(&mut self) -> bool {
+    pub(crate) fn is_at_end(&mut self) -> bool {
         self.peek().is_none()
     }
 
     /// Whether another object starts here, as in NDJSON.
-    pub(super) fn is_at_object(&mut self) -> bool {
+    pub(crate) fn is_at_object(&mut self) -> bool {
         self.peek() == Some(b'{')
     }
 }

@@ -24,7 +24,7 @@ fn spans(spans: &str) -> Decoded {
 }
 
 fn request(text: &str) -> Result<Decoded, Undecodable> {
-    let json = json_to_protobuf(text.as_bytes())?;
+    let json = json_to_protobuf(text.as_bytes(), &options())?;
     let mut decoded = decode(json.protobuf, &options())?;
     decoded.warnings.merge(json.warnings);
     Ok(decoded)
@@ -79,7 +79,7 @@ proptest! {
     fn json_of_random_requests_comes_back_as_the_same_messages(traces in traces()) {
         let batch = decode(traces.encode_to_vec(), &keep_all()).unwrap().batch;
         let text = encode_json(&batch, JsonDialect::Otlp);
-        let json = json_to_protobuf(text.as_bytes()).unwrap();
+        let json = json_to_protobuf(text.as_bytes(), &options()).unwrap();
         prop_assert!(json.warnings.is_empty(), "{:?}", json.warnings);
         let again = decode(json.protobuf, &keep_all()).unwrap();
         prop_assert_eq!(again.rejected.total(), 0);
@@ -90,7 +90,7 @@ proptest! {
 
     #[test]
     fn random_text_never_panics(text in "[\\[\\]{}:,\"\\\\u0-9a-zA-Z .+-]{0,80}") {
-        let _any_outcome = json_to_protobuf(text.as_bytes());
+        let _any_outcome = json_to_protobuf(text.as_bytes(), &options());
     }
 
     #[test]
@@ -99,7 +99,7 @@ proptest! {
         let mut text = encode_json(&batch, JsonDialect::Otlp).into_bytes();
         let at = at.index(text.len());
         text[at] = byte;
-        if let Ok(json) = json_to_protobuf(&text) {
+        if let Ok(json) = json_to_protobuf(&text, &options()) {
             let _any_outcome = decode(json.protobuf, &options());
         }
     }
@@ -304,10 +304,10 @@ fn bi_082_bi_087_to_bi_090_what_is_no_json_is_undecodable() {
     );
     assert!(request("\u{feff}{} \r\n\t").unwrap().message().is_none());
     let utf16: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let error = json_to_protobuf(&utf16).unwrap_err().to_string();
+    let error = json_to_protobuf(&utf16, &options()).unwrap_err().to_string();
     assert!(error.contains("UTF-16"), "{error}");
-    assert!(json_to_protobuf(b"{\"a\":\"caf\xe9\"}").is_err());
-    let error = json_to_protobuf(b"\x0a\x05\x12\x03\x0a\x01\x01").unwrap_err().to_string();
+    assert!(json_to_protobuf(b"{\"a\":\"caf\xe9\"}", &options()).is_err());
+    let error = json_to_protobuf(b"\x0a\x05\x12\x03\x0a\x01\x01", &options()).unwrap_err().to_string();
     assert!(error.contains("looks like protobuf"), "{error}");
 }
 
@@ -316,16 +316,16 @@ fn bi_091_a_request_cut_at_any_byte_is_undecodable() {
     let batch = spans(r#"GOOD,"attributes":[{"key":"k","value":{"stringValue":"v\n"}}]"#).batch;
     let text = encode_json(&batch, JsonDialect::Otlp);
     for len in 1..text.len() {
-        assert!(json_to_protobuf(&text.as_bytes()[..len]).is_err(), "{len}");
+        assert!(json_to_protobuf(&text.as_bytes()[..len], &options()).is_err(), "{len}");
     }
-    assert!(json_to_protobuf(text.as_bytes()).is_ok());
+    assert!(json_to_protobuf(text.as_bytes(), &options()).is_ok());
 }
 
 #[test]
 fn bi_092_floods_stop_early() {
-    assert!(json_to_protobuf(&vec![b'['; 1 << 20]).is_err());
+    assert!(json_to_protobuf(&vec![b'['; 1 << 20], &options()).is_err());
     let empty = format!(r#"{{"resourceSpans":[{}{{}}]}}"#, "{},".repeat(2_000_000));
-    assert!(matches!(json_to_protobuf(empty.as_bytes()), Err(Undecodable::TooManyElements { .. })));
+    assert!(matches!(json_to_protobuf(empty.as_bytes(), &options()), Err(Undecodable::TooManyElements { .. })));
 }
 
 const TRACE: &str = concat!(

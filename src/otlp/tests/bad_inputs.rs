@@ -3,23 +3,24 @@
 use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 
+use super::large_inputs::event_of_128_keys;
 use super::*;
 use crate::limits::{ERROR_MESSAGE_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::model::{Span as Row, SpanId, TraceId, Value};
 
-fn span_with(change: impl FnOnce(&mut Span)) -> Vec<u8> {
+pub(super) fn span_with(change: impl FnOnce(&mut Span)) -> Vec<u8> {
     let mut span = good_span(900);
     change(&mut span);
     span.encode_to_vec()
 }
 
-fn attribute(key: &str, value: any_value::Value) -> KeyValue {
+pub(super) fn attribute(key: &str, value: any_value::Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(any_of(value)), ..KeyValue::default() }
 }
 
 /// Decodes the span among 511 good ones: the outcome without its neighbours, and the row if it was kept.
 #[track_caller]
-fn decode_among(span: &[u8]) -> (Decoded, Option<Row>) {
+pub(super) fn decode_among(span: &[u8]) -> (Decoded, Option<Row>) {
     let body = among_511(span);
     let decoded = decode(body.clone(), &options()).unwrap();
     let n_kept = decoded.batch.spans.len();
@@ -32,7 +33,7 @@ fn decode_among(span: &[u8]) -> (Decoded, Option<Row>) {
 }
 
 #[track_caller]
-fn check_rejected(span: &[u8], reason: Rejection) {
+pub(super) fn check_rejected(span: &[u8], reason: Rejection) {
     let (decoded, _) = decode_among(span);
     assert_eq!(decoded.rejected.count(reason), 1, "{:?}", decoded.message());
     assert_eq!(decoded.rejected_ordinals, [256]);
@@ -43,7 +44,7 @@ fn check_rejected(span: &[u8], reason: Rejection) {
 
 /// The span is kept with exactly these warnings.
 #[track_caller]
-fn check_kept(span: &[u8], warnings: &[(Warning, u32)]) -> (Decoded, Row) {
+pub(super) fn check_kept(span: &[u8], warnings: &[(Warning, u32)]) -> (Decoded, Row) {
     let (decoded, row) = decode_among(span);
     let given: Vec<_> = Warning::ALL
         .map(|warning| (warning, decoded.warnings.count(warning)))
@@ -147,17 +148,11 @@ fn bi_016_one_bad_span_of_8193_costs_only_itself() {
 
 #[test]
 fn bi_017_five_reasons_fit_one_message() {
-    let huge = attribute(
-        "a",
-        any_value::Value::ArrayValue(ArrayValue {
-            values: vec![any_of(any_value::Value::BytesValue(vec![0; 600_000])); 2],
-        }),
-    );
     let body = [
         Span { trace_id: Vec::new(), ..good_span(0) }.encode_to_vec(),
         Span { span_id: Vec::new(), ..good_span(1) }.encode_to_vec(),
         Span { start_time_unix_nano: 1, end_time_unix_nano: 2, ..good_span(2) }.encode_to_vec(),
-        Span { attributes: vec![huge], ..good_span(3) }.encode_to_vec(),
+        Span { events: vec![event_of_128_keys(); 1_024], ..good_span(3) }.encode_to_vec(),
         vec![0x00],
     ];
     let spans = body.map(|span| delimited(2, &span)).concat();
@@ -386,31 +381,25 @@ fn sd_27_entity_refs_are_kept_also_when_they_stand_apart() {
 }
 
 #[test]
-fn bi_052_the_largest_values_are_cut_first() {
-    let span = span_with(|span| {
-        span.attributes = (0..40).map(|n| string_attribute(&format!("k{n}"), &"x".repeat(50 * 1_024))).collect();
-        span.attributes.push(string_attribute("small", "stays"));
-    });
-    let (decoded, row) = check_kept(&span, &[(Warning::Truncated, 20)]);
-    let kept: usize = decoded
-        .batch
-        .attributes(row.attributes)
-        .iter()
-        .map(|a| match a.value {
-            Value::String(text) => text.len as usize,
-            _ => 0,
-        })
-        .sum();
-    assert!((1_000_000..=1_048_576).contains(&kept), "{kept}");
-    let last = decoded.batch.attributes(row.attributes)[40].value;
-    assert!(matches!(last, Value::String(text) if decoded.batch.text(text) == b"stays"));
-}
-
-#[test]
-fn bi_053_a_span_that_cutting_cannot_save_is_too_large() {
-    let key = |n: u32| KeyValue { key: format!("key-{n:016}"), ..KeyValue::default() };
-    let event = Event { attributes: (0..128).map(key).collect(), ..Event::default() };
-    check_rejected(&span_with(|span| span.events = vec![event; 1_024]), Rejection::SpanTooLarge);
+fn sd_27_bi_054_entity_refs_that_refer_to_nothing_are_kept_and_counted() {
+    let key = |name: &[u8]| delimited(1, &delimited(1, name));
+    let of = |fields: &[Vec<u8>]| delimited(3, &fields.concat());
+    let (host, id) = (delimited(2, b"host"), |name: &[u8]| delimited(3, name));
+    for (refs, n_missing) in [
+        (of(&[host.clone(), id(b"host.id"), delimited(4, b"host.name")]), 0),
+        (of(&[host.clone(), id(b"host.uid")]), 1),
+        (of(&[host.clone(), id(b"host.id"), delimited(4, b"host.type")]), 1),
+        (of(&[delimited(2, b""), id(b"host.id")]), 1),
+        (of(&[id(b"host.id")]), 1),
+        ([of(&[host.clone(), id(b"a"), id(b"b")]), of(&[host, id(b"host.id")]), of(&[])].concat(), 2),
+    ] {
+        // The attributes may come behind the references.
+        let resource = [refs.clone(), key(b"host.id"), key(b"host.name"), key(b"service.name")].concat();
+        let decoded = decode(delimited(1, &delimited(1, &resource)), &options()).unwrap();
+        assert_eq!(decoded.counters.entity_ref_missing, n_missing, "{refs:?}");
+        assert_eq!(decoded.batch.text(decoded.batch.resources[0].entity_refs), refs);
+        assert!(decoded.message().is_none(), "the sender is not told");
+    }
 }
 
 #[test]

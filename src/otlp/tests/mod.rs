@@ -1,6 +1,7 @@
 //! Tests of the module as a whole. `prost` is the reference for what OTLP bytes mean.
 
 mod bad_inputs;
+mod large_inputs;
 mod roundtrip;
 pub(super) use self::roundtrip::traces;
 
@@ -15,7 +16,7 @@ use super::*;
 pub(super) const NOW: UnixNanos = UnixNanos(1_795_435_200_000_000_000);
 
 pub(super) fn options() -> DecodeOptions {
-    DecodeOptions { now: NOW, retention: Some(DurationNanos::from_secs(86_400)), pad_64bit_trace_ids: false }
+    DecodeOptions { now: NOW, retention: Some(DurationNanos::from_secs(86_400)), ..DecodeOptions::default() }
 }
 
 fn any_of(value: any_value::Value) -> AnyValue {

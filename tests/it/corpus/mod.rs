@@ -245,7 +245,6 @@ impl Bench {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.child.id())).expect("it runs");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-        println!("peak RSS {} MiB after {} requests", peak_kib / 1024, self.runs);
         assert!(peak_kib / 1024 <= RSS_MAX_MIB, "peak RSS {} MiB", peak_kib / 1024);
     }
 }
