@@ -4,7 +4,7 @@ import io.opentelemetry.sdk.OpenTelemetrySdk;
 import io.opentelemetry.sdk.autoconfigure.AutoConfiguredOpenTelemetrySdk;
 import java.util.concurrent.TimeUnit;
 
-/** Makes numbered spans at a steady rate with the SDK's defaults, and prints how many. Everything else is in the environment. */
+/** Makes numbered spans at a steady rate with the SDK's defaults, and prints how many; the rest is in the environment. */
 public class Steady {
     public static void main(String[] args) throws Exception {
         long rate = Long.parseLong(System.getenv("STEADY_RATE"));
