@@ -8,6 +8,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanKind, Tracer as _, TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, RetryPolicy, SpanExporter, WithHttpConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::LevelFilter;
 
 fn exporter(kind: &str) -> Result<SpanExporter, ExporterBuildError> {
     let patient = RetryPolicy::recommended().with_max_retries(7);
@@ -25,6 +26,7 @@ fn number(variable: &str) -> u32 {
 }
 
 fn main() {
+    tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let _inside = runtime.enter();
     let kind = std::env::args().nth(1).expect("the first argument is the exporter");
