@@ -22,7 +22,10 @@ fn exporter(kind: &str) -> Result<SpanExporter, ExporterBuildError> {
 }
 
 fn number(variable: &str) -> u32 {
-    std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{variable} is a number"))
+    std::env::var(variable)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{variable} is a number"))
 }
 
 fn main() {
@@ -31,7 +34,8 @@ fn main() {
     let _inside = runtime.enter();
     let kind = std::env::args().nth(1).expect("the first argument is the exporter");
     let (seconds, rate) = (number("STEADY_SECONDS"), number("STEADY_RATE"));
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter(&kind).expect("the exporter is built")).build();
+    let provider =
+        SdkTracerProvider::builder().with_batch_exporter(exporter(&kind).expect("the exporter is built")).build();
     let tracer = provider.tracer("restarts");
     let begin = Instant::now();
     for n in 0..seconds * rate {
