@@ -24,6 +24,11 @@ interop *languages="python go js java":
     cargo build --release
     for language in {{languages}}; do tests/interop/$language/run.sh || exit 1; done
 
+# real exporters against a server that is killed and restarted every 7 s: `just interop-restarts --seconds 600 python go-grpc`
+interop-restarts *args:
+    cargo build --release
+    tests/interop/restarts.py {{args}}
+
 # the long fault runs, an hour or more, with their figures on the terminal; root for power cuts and full disks
 soak *filter="faults":
     SPANDREL_FAULTS=long cargo test --release --locked --test it {{filter}} -- --nocapture --test-threads=1
