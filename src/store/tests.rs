@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+mod large;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -207,20 +209,6 @@ fn g_3_a_large_database_that_lost_a_page_is_found_out_after_the_start_and_rebuil
     assert_eq!((store.quarantined().len(), store.snapshot().quarantined.len()), (1, 0), "no span is missing");
     assert!(matches!(store.open_partition(&damaged), Err(StoreError::Replaced { .. })));
     assert_eq!(store.seal(&anew).unwrap().spans, 120);
-}
-
-#[test]
-fn a_head_that_is_larger_than_a_block_becomes_several_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let partition = store.start_partition().unwrap();
-    let n = crate::limits::BLOCK_SPANS_MAX as u64 + 1;
-    push(&store, 1, &samples(n, 1));
-    let done = checkpoint(&store, &partition);
-    assert_eq!((done.spans, partition.n_blocks(), store.spans_in_memory()), (n, 2, 0));
-    let found = traces(&store);
-    assert_eq!((found.len() as u64, found.values().max()), (n, Some(&1)));
-    assert_eq!(store.seal(&partition).unwrap().spans, n);
 }
 
 #[test]
