@@ -1,6 +1,7 @@
 //! Reading a body: never more than the limit, never without a permit, inflated in steps.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -18,6 +19,8 @@ const STEP_BYTES: usize = 64 * 1024;
 const FIRST_BYTES: usize = 4 * 1024;
 /// A body that is slower is given up, after the time that any body may pause.
 const BYTES_PER_SEC_MIN: u64 = 1024;
+/// A refused body is read on so far, for the sake of the answer.
+const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 /// A decoded request takes about twice its bytes: the bytes themselves, and tables that point into them.
 const DECODED_PER_BYTE: usize = 2;
 /// zstd window: 8 MiB.
@@ -64,16 +67,44 @@ pub(super) fn prefix(framed: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// The body of an HTTP request, inflated. The permit covers it and must live as long as the bytes.
-pub(super) async fn receive(doors: &Doors, headers: &HeaderMap, body: Body) -> Result<(Vec<u8>, Permit), BodyError> {
+pub(super) async fn receive(
+    doors: &Doors,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<(Vec<u8>, Permit), BodyError> {
     let coding = headers.get(header::CONTENT_ENCODING).map_or(Ok(Coding::Identity), |v| Coding::parse(v.as_bytes()))?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let (bytes, mut permit) = read(doors, body, Announced::Length(length)).await?;
+    let (bytes, mut permit) = match read(doors, &mut body, Announced::Length(length)).await {
+        Ok(read) => read,
+        Err(error) => {
+            discard(&mut body).await;
+            return Err(error);
+        }
+    };
     let bytes = inflate(doors, bytes, coding, &mut permit).await?;
     Ok((bytes, permit))
 }
 
+/// How long a body is to become in memory when it has outgrown its buffer: as long as it was announced, once a step of it
+/// has come; memory that is not written to costs nothing.
+fn room(announced: Announced, declared: Option<usize>, bytes: &[u8], length: usize, bytes_max: usize) -> usize {
+    let expected = match announced {
+        Announced::Length(_) => declared,
+        Announced::InFront => prefix(bytes).map(|(_, length)| PREFIX_BYTES + length),
+    };
+    let expected = expected.filter(|expected| STEP_BYTES <= length && *expected <= bytes_max);
+    expected.unwrap_or(2 * length).max(length)
+}
+
+/// Lets go of what is still coming, for a moment. A connection that closes with bytes unread is reset, and the client
+/// loses the answer that says why and whether a retry helps.
+async fn discard(body: &mut Body) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _still_coming = tokio::time::timeout(DISCARD_WITHIN, rest).await;
+}
+
 /// Reads a whole body, as it was sent.
-pub(super) async fn read(doors: &Doors, mut body: Body, announced: Announced) -> Result<(Vec<u8>, Permit), BodyError> {
+pub(super) async fn read(doors: &Doors, body: &mut Body, announced: Announced) -> Result<(Vec<u8>, Permit), BodyError> {
     let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
     let (declared, bytes_max) = match announced {
         Announced::Length(length) => (length, limit),
@@ -101,6 +132,9 @@ pub(super) async fn read(doors: &Doors, mut body: Body, announced: Announced) ->
             return Err(BodyError::TooLarge { limit });
         }
         budget.raise(&mut permit, length.next_multiple_of(step)).await?;
+        if bytes.capacity() < length {
+            bytes.reserve_exact(room(announced, declared, &bytes, length, bytes_max) - bytes.len());
+        }
         bytes.extend_from_slice(&data);
         // Refused as soon as it is announced: some clients send the same again and again.
         if matches!(announced, Announced::InFront) && prefix(&bytes).is_some_and(|(_, length)| limit < length) {
@@ -114,6 +148,9 @@ pub(super) async fn read(doors: &Doors, mut body: Body, announced: Announced) ->
 }
 
 /// Inflates under the same limit, raising the permit as the result grows, and at the end to what decoding will take.
+///
+/// The result is allocated once, for the length that the coding notes. Where that is missing or wrong, the length is counted
+/// first: a buffer that doubles would hold a body twice, and leave holes of every size behind.
 pub(super) async fn inflate(
     doors: &Doors,
     bytes: Vec<u8>,
@@ -121,38 +158,91 @@ pub(super) async fn inflate(
     permit: &mut Permit,
 ) -> Result<Vec<u8>, BodyError> {
     let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
-    let received = bytes.len();
-    let (name, mut reader): (_, Box<dyn Read + Send>) = match coding {
-        Coding::Identity => {
-            budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
-            return Ok(bytes);
-        }
-        // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
-        Coding::Gzip | Coding::Deflate | Coding::Zstd if bytes.is_empty() => return Ok(bytes),
-        Coding::Gzip => ("gzip", Box::new(flate2::read::MultiGzDecoder::new(std::io::Cursor::new(bytes)))),
-        Coding::Deflate => ("deflate", Box::new(flate2::read::ZlibDecoder::new(std::io::Cursor::new(bytes)))),
-        Coding::Zstd => ("zstd", Box::new(zstd_reader(bytes)?)),
-    };
+    // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
+    if coding == Coding::Identity || bytes.is_empty() {
+        budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
+        return Ok(bytes);
+    }
     let mut inflated = Vec::new();
+    let mut reader = coding.reader(&bytes)?;
+    let mut length = coding.noted_length(&bytes).clamp(1, limit);
     loop {
-        budget.raise(permit, received + inflated.len() + STEP_BYTES).await?;
-        let step = STEP_BYTES.min(limit + 1 - inflated.len());
-        let step = u64::try_from(step).unwrap_or(u64::MAX);
-        let read = reader.by_ref().take(step).read_to_end(&mut inflated);
-        let read = read.map_err(|error| BodyError::Inflate { coding: name, why: error.to_string() })?;
-        if limit < inflated.len() {
-            return Err(BodyError::TooLarge { limit });
+        budget.raise(permit, bytes.len() + length).await?;
+        inflated.reserve_exact(length - inflated.len());
+        while inflated.len() < length && coding.step(&mut reader, length - inflated.len(), &mut inflated)? {
+            tokio::task::yield_now().await;
         }
-        if read == 0 {
-            budget.raise(permit, inflated.len() * DECODED_PER_BYTE).await?;
-            return Ok(inflated);
+        // Filled to what was expected, or at the end before: is there more?
+        let mut more = Vec::new();
+        if !coding.step(&mut reader, 1, &mut more)? {
+            break;
         }
+        length = coding.count(&bytes, limit).await?;
+        inflated.reserve_exact(length - inflated.len());
+        inflated.append(&mut more);
+    }
+    budget.raise(permit, inflated.len() * DECODED_PER_BYTE).await?;
+    Ok(inflated)
+}
+
+impl Coding {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Deflate => "deflate",
+        }
+    }
+
+    fn reader(self, bytes: &[u8]) -> Result<Box<dyn Read + Send + '_>, BodyError> {
+        Ok(match self {
+            Self::Identity => Box::new(bytes),
+            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
+            Self::Deflate => Box::new(flate2::read::ZlibDecoder::new(bytes)),
+            Self::Zstd => Box::new(zstd_reader(bytes)?),
+        })
+    }
+
+    /// What the sender says it inflates to; 0 when it does not say. Not to be relied on.
+    fn noted_length(self, bytes: &[u8]) -> usize {
+        let noted = match self {
+            Self::Identity => Some(bytes.len() as u64),
+            Self::Deflate => None,
+            // ISIZE of the last member (RFC 1952 2.3.1).
+            Self::Gzip => bytes.last_chunk().map(|length| u64::from(u32::from_le_bytes(*length))),
+            Self::Zstd => zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten(),
+        };
+        noted.and_then(|noted| usize::try_from(noted).ok()).unwrap_or(0)
+    }
+
+    /// Inflates up to `at_most` more bytes, and no more than a step; false at the end.
+    fn step(self, reader: &mut (dyn Read + Send), at_most: usize, out: &mut Vec<u8>) -> Result<bool, BodyError> {
+        let step = u64::try_from(at_most.min(STEP_BYTES)).unwrap_or(u64::MAX);
+        let read = reader.take(step).read_to_end(out);
+        let read = read.map_err(|error| BodyError::Inflate { coding: self.name(), why: error.to_string() })?;
+        Ok(0 < read)
+    }
+
+    /// What it inflates to in fact, in no memory to speak of.
+    async fn count(self, bytes: &[u8], limit: usize) -> Result<usize, BodyError> {
+        let mut reader = self.reader(bytes)?;
+        let (mut length, mut step) = (0, Vec::with_capacity(STEP_BYTES));
+        while self.step(&mut reader, STEP_BYTES, &mut step)? {
+            length += step.len();
+            if limit < length {
+                return Err(BodyError::TooLarge { limit });
+            }
+            step.clear();
+            tokio::task::yield_now().await;
+        }
+        Ok(length)
     }
 }
 
-fn zstd_reader(bytes: Vec<u8>) -> Result<impl Read + Send, BodyError> {
+fn zstd_reader(bytes: &[u8]) -> Result<impl Read + Send, BodyError> {
     let damaged = |error: std::io::Error| BodyError::Inflate { coding: "zstd", why: error.to_string() };
-    let mut reader = zstd::stream::read::Decoder::new(std::io::Cursor::new(bytes)).map_err(damaged)?;
+    let mut reader = zstd::stream::read::Decoder::with_buffer(bytes).map_err(damaged)?;
     reader.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
     Ok(reader)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +24,9 @@ use crate::telemetry::Counters;
 
 /// Connections that are still busy this long after the signal are dropped.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted; the system may allow fewer.
+const LISTEN_BACKLOG: u32 = 4_096;
 
 /// Flags of `serve`.
 #[derive(clap::Args, Debug, Default)]
@@ -95,7 +98,7 @@ impl Server {
         let mut listeners = Vec::new();
         let mut listen = |name: &'static str, address: SocketAddr, router| {
             let listener = runtime
-                .block_on(TcpListener::bind(address))
+                .block_on(async { bind(address) })
                 .with_context(|| format!("cannot listen on {address} ({name}); is another process there?"))?;
             let bound = listener.local_addr()?;
             let (ports, stopped) = (ports.clone(), stopped.clone());
@@ -148,6 +151,15 @@ impl Server {
         self.runtime.shutdown_timeout(Duration::from_millis(500));
         tracing::info!("stopped");
     }
+}
+
+/// A listener whose queue holds the reconnects of many exporters after a restart.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As after a restart: connections of the process before may still linger on the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
 }
 
 /// Runs until a signal.

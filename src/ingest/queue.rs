@@ -63,6 +63,10 @@ impl Job {
         RecordLabel { arrived_unix_nano: self.arrived, body_hash: self.hash, rejected_spans }
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.batch.memory_bytes() + self.payload.len()
+    }
+
     pub(super) fn spans(&self) -> u64 {
         self.batch.spans.len() as u64
     }

@@ -73,12 +73,17 @@ impl Started {
         let sample = samples::Sample { service: "cart", trace, span: 1, start: NOW.0 - 1_000, duration: 500 };
         let body = encode_traces(&samples::batch(&[sample]), Utf8::Verbatim);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(self.ingest.export(body, Encoding::Protobuf))
+        runtime.block_on(export(&self.ingest, body))
     }
 
     fn holds(&self, trace: u128) -> bool {
         !self.query.trace(TraceId(trace.to_be_bytes())).unwrap().batch.spans.is_empty()
     }
+}
+
+async fn export(ingest: &Ingest, body: Vec<u8>) -> Result<Exported, ExportError> {
+    let mut permit = ingest.budget().admit(body.len()).await.expect("nobody else is there");
+    ingest.export(body, Encoding::Protobuf, &mut permit).await
 }
 
 #[test]
@@ -158,7 +163,7 @@ fn bi_134_a_closed_door_says_whether_it_is_starting_or_stopping() {
     let (config, _) = settings(dir.path());
     let closed = Ingest::new(config, Arc::new(RealDisk), Clock::manual(NOW), Arc::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let export = |ingest: &Ingest| runtime.block_on(ingest.export(Vec::new(), Encoding::Protobuf));
+    let export = |ingest: &Ingest| runtime.block_on(export(ingest, Vec::new()));
     assert!(matches!(export(&closed), Err(ExportError::Starting)));
     server.ingest.stop(server.running);
     assert!(matches!(export(&server.ingest), Err(ExportError::Stopping)));

@@ -1,6 +1,6 @@
-use std::collections::BTreeMap;
 mod large;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 

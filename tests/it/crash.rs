@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use prost::Message as _;
 use spandrel::cli::shop::{Grouping, Requests, Shop};
 
 use crate::faults::witness::{Door, Sender, Witness};
-use crate::support::{ChildServer, block_on, grpc, now, serve};
+use crate::support::{ChildServer, block_on, grpc, now, post, request, serve};
 
 fn replayed(server: &ChildServer) -> String {
     let metrics = server.get("/metrics").text();
@@ -36,6 +37,29 @@ fn rel_21_a_second_server_on_the_directory_ends_with_the_pid_of_the_first() {
     let refused = spandrel_serve(dir.path());
     assert!(refused.contains(&format!("process {}", first.child.id())), "{refused}");
     assert!(refused.contains("--data-dir"), "with a remedy: {refused}");
+}
+
+/// Requests that do not add up to a block of 65,536 spans, one of them larger than a block, and a kill before any block.
+#[test]
+fn rel_01_a_head_of_more_spans_than_a_block_takes_is_replayed_and_becomes_blocks() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut server = ChildServer::start(dir.path()).expect("it starts");
+    let (mut sent, mut first) = (0, 1);
+    for n in [40_000, 25_000, 70_000, 300] {
+        let body = request(n, first).encode_to_vec();
+        let url = format!("http://{}/v1/traces", server.otlp_http);
+        assert_eq!(post(&url, &[("content-type", "application/x-protobuf")], &body).status, 200);
+        (sent, first) = (sent + n, first + n);
+        if n == 70_000 {
+            server.kill();
+            server = ChildServer::start(dir.path()).expect("it starts again");
+        }
+    }
+    assert_eq!(server.terminate(Duration::from_secs(30)), Some(0), "everything becomes blocks");
+    let server = ChildServer::start(dir.path()).expect("it starts again");
+    assert_eq!(replayed(&server), "spandrel_ingest_spans_replayed_total 0");
+    let exported = server.get("/spandrel/v1/export").text();
+    assert_eq!(exported.matches("\"spanId\"").count() as u64, sent);
 }
 
 fn spandrel_serve(dir: &Path) -> String {

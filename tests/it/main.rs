@@ -6,6 +6,7 @@
 
 mod access;
 mod books;
+mod connections;
 mod corpus;
 mod crash;
 mod doors;

@@ -50,8 +50,8 @@ async fn answer(doors: &Doors, request: Request) -> Result<Exported, BodyError> 
     let (parts, body) = request.into_parts();
     let deadline = parts.headers.get("grpc-timeout").map(|value| timeout(value.as_bytes())).transpose()?;
     let work = async {
-        let (message, _permit) = receive(doors, &parts.headers, body).await?;
-        Ok(doors.export(message, Encoding::Protobuf, &sender).await?)
+        let received = receive(doors, &parts.headers, body).await?;
+        Ok(doors.export(received, Encoding::Protobuf, &sender).await?)
     };
     match deadline {
         None => work.await,
@@ -81,13 +81,13 @@ fn timeout(text: &[u8]) -> Result<Duration, BodyError> {
 }
 
 /// The one message of a unary call, inflated.
-async fn receive(doors: &Doors, headers: &HeaderMap, body: Body) -> Result<(Vec<u8>, Permit), BodyError> {
+async fn receive(doors: &Doors, headers: &HeaderMap, mut body: Body) -> Result<(Vec<u8>, Permit), BodyError> {
     let encoding = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
     let coding = encoding.map(Coding::parse).transpose()?;
     if coding == Some(Coding::Deflate) {
         return Err(BodyError::UnsupportedCoding { coding: "deflate".to_owned() });
     }
-    let (mut framed, mut permit) = body::read(doors, body, Announced::InFront).await?;
+    let (mut framed, mut permit) = body::read(doors, &mut body, Announced::InFront).await?;
     let (flag, length) = body::prefix(&framed).ok_or(BodyError::ShortMessage)?;
     let end = body::PREFIX_BYTES + length;
     if framed.len() < end {

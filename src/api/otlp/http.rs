@@ -42,8 +42,8 @@ impl Doors {
     ) -> Result<Exported, BodyError> {
         let sender = Sender::of(&request);
         let (parts, body) = request.into_parts();
-        let (bytes, _permit) = body::receive(self, &parts.headers, body).await?;
-        Ok(self.export(bytes, encoding, &sender).await?)
+        let received = body::receive(self, &parts.headers, body).await?;
+        Ok(self.export(received, encoding, &sender).await?)
     }
 }
 

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::ingest::{Encoding, ExportError, Exported};
+use crate::ingest::{Encoding, ExportError, Exported, Permit};
 
 use super::listen::Peer;
 use super::refusal::Refusal;
@@ -35,8 +35,13 @@ impl Doors {
     }
 
     /// Stores one request, and keeps count of who sends.
-    async fn export(&self, body: Vec<u8>, encoding: Encoding, sender: &Sender) -> Result<Exported, ExportError> {
-        let outcome = self.ingest.export(body, encoding).await;
+    async fn export(
+        &self,
+        (body, mut permit): (Vec<u8>, Permit),
+        encoding: Encoding,
+        sender: &Sender,
+    ) -> Result<Exported, ExportError> {
+        let outcome = self.ingest.export(body, encoding, &mut permit).await;
         self.counters.requests_by_agent.add(&sender.agent);
         if let Ok(Exported { message: Some(message), .. }) = &outcome
             && self.hourly.is_due(sender.address, "remark")

@@ -157,7 +157,10 @@ fn send(server: &Opened, shop: &mut Shop, traces: usize, witness: &Witness) {
         let _not_full = requests.add(shop.next_trace(now().saturating_sub(DurationNanos::from_secs(60))));
         for request in requests.flush() {
             witness.note(&request, false);
-            let exported = block_on(server.ingest.export(request.encode_to_vec(), Encoding::Protobuf));
+            let exported = block_on(async {
+                let mut permit = server.ingest.budget().admit(1).await?;
+                server.ingest.export(request.encode_to_vec(), Encoding::Protobuf, &mut permit).await
+            });
             let _stored = exported.expect("it is acknowledged");
             witness.note(&request, true);
         }
