@@ -187,9 +187,16 @@ fn rel_29_without_file_descriptors_the_open_connections_go_on_and_new_ones_come_
     let address: SocketAddr = server.otlp_http.parse().expect("an address");
     block_on(async {
         let mut wire = Wire::connect(address, Transport::Protobuf).await;
+        assert_eq!(wire.export(Coding::Identity, b"").await.status, 200);
         let flood: Vec<TcpStream> = (0..100).map_while(|_| TcpStream::connect(address).ok()).collect();
         for _ in 0..10 {
-            assert_eq!(wire.export(Coding::Identity, b"").await.status, 200, "a client from before");
+            let reply = wire.try_http(&[], Vec::new()).await;
+            let said = || server.said();
+            assert!(
+                reply.as_ref().is_ok_and(|reply| reply.status == 200),
+                "a client from before: {reply:?}; {}",
+                said()
+            );
         }
         drop(flood);
     });

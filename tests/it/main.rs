@@ -6,12 +6,14 @@
 
 mod access;
 mod books;
+mod conformance;
 mod connections;
 mod corpus;
 mod crash;
 mod doors;
 mod exact;
 mod faults;
+mod floods;
 mod jump;
 mod model;
 mod native;

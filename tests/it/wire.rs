@@ -165,11 +165,19 @@ impl Wire {
         }
     }
 
-    /// A gRPC call with the bytes as they are, framing included.
+    /// An export by gRPC with the bytes as they are, framing included.
     pub(crate) async fn grpc(&mut self, headers: &[(&str, &str)], framed: Vec<u8>) -> Reply {
-        let mut all = vec![("content-type", "application/grpc"), ("te", "trailers")];
+        self.call(EXPORT, headers, framed).await
+    }
+
+    /// A POST to any path over HTTP/2, gRPC unless the headers say otherwise.
+    pub(crate) async fn call(&mut self, path: &str, headers: &[(&str, &str)], framed: Vec<u8>) -> Reply {
+        let mut all = vec![("te", "trailers")];
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            all.push(("content-type", "application/grpc"));
+        }
         all.extend(headers);
-        let uri = format!("http://{}{EXPORT}", self.address);
+        let uri = format!("http://{}{path}", self.address);
         self.send(&uri, &all, framed).await.expect("the connection stays")
     }
 

@@ -233,13 +233,19 @@ fn bi_158_too_large_is_final_and_overload_is_not() {
     });
     let large = send_json(&server, &format!("[{}{{}}]", "{},".repeat(2_000)));
     assert_eq!((large.status, large.header("retry-after")), (413, ""));
-    // A client that announces a body holds a share as large as that body, or here: all there is.
-    let mut holder = TcpStream::connect(server.addresses.zipkin.expect("it is switched on")).expect("the port answers");
-    let head = "POST /api/v2/spans HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
-    holder.write_all(head.as_bytes()).expect("the head is sent");
+    // A client whose body is on its way holds 4 KiB at least: so many of them hold all there is.
+    let head = "POST /api/v2/spans HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n";
+    let address = server.addresses.zipkin.expect("it is switched on");
+    let _holders: Vec<TcpStream> = (0..16)
+        .map(|_| {
+            let mut holder = TcpStream::connect(address).expect("the port answers");
+            holder.write_all(head.as_bytes()).expect("the head is sent");
+            holder
+        })
+        .collect();
     let refused =
         (1..200).map(|id| send_json(&server, &format!("[{{{}}}]", good(id)))).find(|answer| answer.status != 202);
-    let refused = refused.expect("the holder is noticed in the end");
+    let refused = refused.expect("the holders are noticed in the end");
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert!(["1", "2", "3"].contains(&refused.header("retry-after")), "{:?}", refused.headers);
     assert!(refused.text().contains("--memory"), "{}", refused.text());

@@ -10,6 +10,7 @@ mod fixture;
 mod kills;
 mod mount;
 mod mutilation;
+mod overload;
 mod power;
 mod space;
 mod truncation;
