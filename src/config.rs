@@ -477,12 +477,14 @@ mod tests {
     }
 
     #[test]
-    fn defaults_listen_on_loopback_alone_and_sync_every_request() {
+    fn otlp_03_10_15_defaults_listen_on_loopback_alone_and_sync_every_request() {
         let config = RawConfig::default().resolve().unwrap();
         for address in [config.otlp_grpc, config.otlp_http, config.http] {
             assert!(address.ip().is_loopback(), "{address}");
         }
-        assert_eq!(config.ingest.durability, Durability::Fsync);
+        assert_eq!([config.otlp_grpc, config.otlp_http].map(|address| address.port()), [4317, 4318]);
+        assert_eq!((config.ingest.durability, config.body_bytes_max), (Durability::Fsync, 64 << 20));
+        assert_eq!(config.zipkin, None);
     }
 
     #[test]

@@ -17,12 +17,17 @@ use super::refusal::BodyError;
 const STEP_BYTES: usize = 64 * 1024;
 /// What a request may hold before its first byte came. Small: thousands of streams may promise and send nothing.
 const FIRST_BYTES: usize = 4 * 1024;
+/// A body that has not come so far is not counted for more than that.
+const FIRST_STEP_BYTES: usize = 16 * 1024;
+/// Then it gets all it has announced at once, up to so many times what has come. At once, because requests that each wait for
+/// the rest of their share, holding a part of it, get nowhere together; and so far, because announcing costs nothing.
+const TRUST: usize = 64;
 /// A body that is slower is given up, after the time that any body may pause.
 const BYTES_PER_SEC_MIN: u64 = 1024;
 /// A refused body is read on so far, for the sake of the answer.
 const DISCARD_WITHIN: Duration = Duration::from_secs(1);
-/// A decoded request takes about twice its bytes: the bytes themselves, and tables that point into them.
-const DECODED_PER_BYTE: usize = 2;
+/// A decoded request takes about three times its bytes: themselves, tables that point into them, and a journal record.
+const DECODED_PER_BYTE: usize = 3;
 /// zstd window: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -85,17 +90,6 @@ pub(super) async fn receive(
     Ok((bytes, permit))
 }
 
-/// How long a body is to become in memory when it has outgrown its buffer: as long as it was announced, once a step of it
-/// has come; memory that is not written to costs nothing.
-fn room(announced: Announced, declared: Option<usize>, bytes: &[u8], length: usize, bytes_max: usize) -> usize {
-    let expected = match announced {
-        Announced::Length(_) => declared,
-        Announced::InFront => prefix(bytes).map(|(_, length)| PREFIX_BYTES + length),
-    };
-    let expected = expected.filter(|expected| STEP_BYTES <= length && *expected <= bytes_max);
-    expected.unwrap_or(2 * length).max(length)
-}
-
 /// Lets go of what is still coming, for a moment. A connection that closes with bytes unread is reset, and the client
 /// loses the answer that says why and whether a retry helps.
 async fn discard(body: &mut Body) {
@@ -127,13 +121,23 @@ pub(super) async fn read(doors: &Doors, body: &mut Body, announced: Announced) -
         if stalls_within < took && (length as u64) < took.as_secs() * BYTES_PER_SEC_MIN {
             return Err(BodyError::Incomplete);
         }
-        let step = if length < STEP_BYTES { FIRST_BYTES } else { STEP_BYTES };
         if bytes_max < length {
             return Err(BodyError::TooLarge { limit });
         }
-        budget.raise(&mut permit, length.next_multiple_of(step)).await?;
+        let expected = match announced {
+            Announced::Length(length) => length,
+            Announced::InFront => {
+                let front: &[u8] = if bytes.is_empty() { &data } else { &bytes };
+                prefix(front).map(|(_, length)| PREFIX_BYTES + length)
+            }
+        };
+        let expected = expected.unwrap_or(2 * length).clamp(length, bytes_max);
+        let room = expected.min(length.saturating_mul(TRUST));
+        if FIRST_STEP_BYTES <= length || expected <= length {
+            budget.raise(&mut permit, room * DECODED_PER_BYTE).await?;
+        }
         if bytes.capacity() < length {
-            bytes.reserve_exact(room(announced, declared, &bytes, length, bytes_max) - bytes.len());
+            bytes.reserve_exact(room - bytes.len());
         }
         bytes.extend_from_slice(&data);
         // Refused as soon as it is announced: some clients send the same again and again.

@@ -1,6 +1,7 @@
 use axum::http::StatusCode;
 use tonic::Code;
 
+use super::access::{Denied, Scope};
 use super::refusal::{BodyError, Refusal};
 use crate::ingest::ExportError;
 use crate::limits::ERROR_MESSAGE_BYTES_MAX;
@@ -51,6 +52,43 @@ fn otlp_3_2_a_body_error_has_the_status_of_the_table() {
         (BodyError::Refused(ExportError::Overloaded { what: "full" }), unavailable(1)),
     ] {
         assert_eq!(row(&Refusal::of_body(&error, 3)), expected, "{error}");
+    }
+}
+
+#[test]
+fn otlp_26_43_no_refusal_has_a_code_that_clients_retry_for_another_reason() {
+    let exports = [
+        ExportError::Undecodable(Undecodable::TooManyElements { cost_max: 1 }),
+        ExportError::Undecodable(Undecodable::NeverFits { cost_max: 1 }),
+        ExportError::AllRejected { message: String::new() },
+        ExportError::Overloaded { what: "full" },
+        ExportError::Starting,
+        ExportError::Stopping,
+        ExportError::Late,
+        ExportError::DiskFull,
+        ExportError::ReadOnly,
+    ];
+    let bodies = [
+        BodyError::TooLarge { limit: 1 },
+        BodyError::Inflate { coding: "gzip", why: String::new() },
+        BodyError::ShortMessage,
+        BodyError::BadTimeout,
+        BodyError::UnsupportedCoding { coding: String::new() },
+        BodyError::Incomplete,
+        BodyError::Framing("flag"),
+    ];
+    let denied = [Denied::Missing, Denied::Unknown, Denied::Expired, Denied::WrongScope { needed: Scope::Query }];
+    let refusals = (exports.iter().map(|error| Refusal::of_export(error, 0)))
+        .chain(bodies.iter().map(|error| Refusal::of_body(error, 0)))
+        .chain(denied.into_iter().map(Refusal::of_denied))
+        .chain([Refusal::foreign_origin(), Refusal::panicked()]);
+    for refusal in refusals {
+        let retryable = refusal.code == Code::Unavailable;
+        assert_eq!(retryable, refusal.retry_after_secs.is_some(), "{refusal:?}");
+        assert_eq!(retryable, [429, 502, 503, 504].contains(&refusal.status.as_u16()), "{refusal:?}");
+        let never =
+            [Code::Cancelled, Code::DeadlineExceeded, Code::Aborted, Code::OutOfRange, Code::DataLoss, Code::Unknown];
+        assert!(!never.contains(&refusal.code), "{refusal:?}");
     }
 }
 

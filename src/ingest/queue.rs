@@ -1,6 +1,7 @@
 //! Where async callers meet the writer thread: a bounded queue, replies, and the budget of bytes in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -111,6 +112,8 @@ impl Queue {
 pub struct Budget {
     permits: Arc<Semaphore>,
     n_permits: usize,
+    /// Permits that are waited for.
+    waiting: AtomicUsize,
 }
 
 /// A share of the budget, given back when dropped.
@@ -122,7 +125,7 @@ pub struct Permit {
 impl Budget {
     pub(super) fn new(bytes_max: usize) -> Self {
         let n_permits = (bytes_max / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(n_permits)), n_permits }
+        Self { permits: Arc::new(Semaphore::new(n_permits)), n_permits, waiting: AtomicUsize::new(0) }
     }
 
     /// Bytes that nobody holds.
@@ -157,11 +160,39 @@ impl Budget {
 
     async fn acquire(&self, n_permits: usize) -> Result<OwnedSemaphorePermit, ExportError> {
         let overloaded = ExportError::Overloaded { what: "too many request bytes in flight (--memory)" };
-        let n_permits = u32::try_from(n_permits).unwrap_or(u32::MAX);
-        let acquire = Arc::clone(&self.permits).acquire_many_owned(n_permits);
+        let n_permits_u32 = u32::try_from(n_permits).unwrap_or(u32::MAX);
+        if let Ok(held) = Arc::clone(&self.permits).try_acquire_many_owned(n_permits_u32) {
+            return Ok(held);
+        }
+        // Who could not be served in time anyway is refused at once: a waiting request holds up its whole connection.
+        let waiting = Waiting::add(&self.waiting, n_permits);
+        if self.n_permits < waiting.before + n_permits && 0 < waiting.before {
+            return Err(overloaded);
+        }
+        let acquire = Arc::clone(&self.permits).acquire_many_owned(n_permits_u32);
         match tokio::time::timeout(PERMIT_WITHIN, acquire).await {
             Ok(Ok(held)) => Ok(held),
             Ok(Err(_)) | Err(_) => Err(overloaded),
         }
+    }
+}
+
+/// Permits that are waited for; given back when dropped, also when the client goes away.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    own: usize,
+    /// Those of the others.
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn add(all: &'a AtomicUsize, own: usize) -> Self {
+        Self { all, own, before: all.fetch_add(own, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let _before = self.all.fetch_sub(self.own, Ordering::Relaxed);
     }
 }

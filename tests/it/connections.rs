@@ -288,7 +288,7 @@ fn otlp_05_both_ports_take_grpc_and_http_and_tell_them_apart() {
 }
 
 #[test]
-fn bi_093_to_bi_105_framing_and_sizes_have_their_exact_status() {
+fn otlp_14_16_33_34_48_bi_093_to_bi_105_framing_and_sizes_have_their_exact_status() {
     let server = TestServer::with(|config| config.body_bytes_max = 100_000);
     let exact = |bytes: usize| {
         // Padded by an unknown field, so that the length is met to the byte.

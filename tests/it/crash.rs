@@ -19,7 +19,7 @@ fn replayed(server: &ChildServer) -> String {
 }
 
 #[test]
-fn rel_10_sigterm_is_clean_and_the_next_start_replays_nothing() {
+fn rel_10_otlp_72_bi_134_sigterm_is_clean_and_the_next_start_replays_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let witness = Witness::default();
     let mut server = ChildServer::start(dir.path()).expect("it starts");
@@ -70,7 +70,7 @@ fn spandrel_serve(dir: &Path) -> String {
 
 /// Files may not grow past 8 MiB here, so the 64 MiB of a journal segment cannot be had: as on a full disk.
 #[test]
-fn rel_06_without_space_ingest_is_refused_with_a_hint_and_questions_go_on() {
+fn rel_06_otlp_24_31_44_d_5_bi_131_without_space_ingest_is_refused_with_a_hint_and_questions_go_on() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut command = std::process::Command::new("sh");
     let serve = format!(

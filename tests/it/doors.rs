@@ -34,7 +34,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn otlp_01_02_every_coding_over_both_transports_stores_the_same() {
+fn otlp_01_02_11_13_20_every_coding_over_both_transports_stores_the_same() {
     let server = TestServer::new();
     block_on(async {
         for (first, coding) in [(1, None), (11, Some(CompressionEncoding::Gzip)), (21, Some(CompressionEncoding::Zstd))]
@@ -75,7 +75,7 @@ fn otlp_19_an_empty_request_is_a_success() {
 }
 
 #[test]
-fn bi_016_one_bad_span_costs_itself_and_is_counted() {
+fn otlp_21_22_d_2_bi_016_one_bad_span_costs_itself_and_is_counted() {
     let server = TestServer::new();
     let answer = block_on(async {
         let request = with_bad_ids(512, 1, |at| at == 256);
@@ -95,7 +95,7 @@ fn bi_016_one_bad_span_costs_itself_and_is_counted() {
 }
 
 #[test]
-fn bi_017_a_request_of_bad_spans_alone_is_invalid() {
+fn otlp_25_39_42_bi_017_a_request_of_bad_spans_alone_is_invalid() {
     let server = TestServer::new();
     let bad = with_bad_ids(5, 1, |_| true);
     let status =
@@ -108,7 +108,7 @@ fn bi_017_a_request_of_bad_spans_alone_is_invalid() {
 }
 
 #[test]
-fn otlp_17_40_too_large_is_final_before_and_after_inflation() {
+fn otlp_17_27_40_d_4_too_large_is_final_before_and_after_inflation() {
     let server = TestServer::with(|config| config.body_bytes_max = 4_096);
     for (coding, request) in [(None, request(200, 1)), (Some(CompressionEncoding::Gzip), request(2_000, 1))] {
         let status = block_on(async {
@@ -134,7 +134,7 @@ fn otlp_17_40_too_large_is_final_before_and_after_inflation() {
 }
 
 #[test]
-fn http_refusals_have_their_exact_status() {
+fn otlp_37_42_47_d_3_http_refusals_have_their_exact_status() {
     let server = TestServer::new();
     let base = format!("http://{}", server.addresses.otlp_http);
     let protobuf = ("content-type", "application/x-protobuf");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use crate::support::{ChildServer, block_on, request, serve};
+use crate::support::{ChildServer, TestServer, block_on, request, serve};
 use crate::wire::{Coding, Transport, Wire};
 
 const DATA: u8 = 0;
@@ -31,24 +31,33 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [head.as_slice(), payload].concat()
 }
 
+/// Kinds of the frames that come until the connection ends or says GOAWAY; each is told to `seen` at once.
+fn heard(mut reader: TcpStream, mut seen: impl FnMut(u8)) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    let mut head = [0; 9];
+    while reader.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        kinds.push(head[3]);
+        seen(head[3]);
+        let mut payload = vec![0; length];
+        if reader.read_exact(&mut payload).is_err() || head[3] == GOAWAY {
+            break;
+        }
+    }
+    kinds
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the port answers");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
+    stream
+}
+
 /// Sends the preface and what `frames` makes, as long as the server takes it; the kinds of frames that came back.
 fn flood(address: SocketAddr, frames: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).expect("the port answers");
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("an option");
-    let mut reader = stream.try_clone().expect("a second handle");
-    let heard = std::thread::spawn(move || {
-        let mut kinds = Vec::new();
-        let mut head = [0; 9];
-        while reader.read_exact(&mut head).is_ok() {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            kinds.push(head[3]);
-            let mut payload = vec![0; length];
-            if reader.read_exact(&mut payload).is_err() || head[3] == GOAWAY {
-                break;
-            }
-        }
-        kinds
-    });
+    let mut stream = connect(address);
+    let reader = stream.try_clone().expect("a second handle");
+    let heard = std::thread::spawn(move || heard(reader, |_| {}));
     let mut batch = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     for frame in frames {
         batch.extend(frame);
@@ -141,4 +150,19 @@ fn otlp_08_pings_of_a_client_without_calls_are_answered_and_no_reason_to_say_goo
     let kinds = beside_an_honest_client(4, pings);
     assert_eq!(kinds.iter().filter(|kind| **kind == PING).count(), 50);
     assert!(!kinds[..kinds.len() - 1].contains(&GOAWAY), "only when the client has left: {kinds:?}");
+}
+
+#[test]
+fn otlp_72_bi_134_a_server_that_stops_says_goaway() {
+    let server = TestServer::new();
+    let mut stream = connect(server.addresses.otlp_grpc);
+    let reader = stream.try_clone().expect("a second handle");
+    let (seen, sees) = std::sync::mpsc::channel();
+    let heard = std::thread::spawn(move || heard(reader, |kind| drop(seen.send(kind))));
+    stream
+        .write_all(&[PREFACE, &frame(SETTINGS, 0, 0, b""), &frame(PING, 0, 0, &[0; 8])].concat())
+        .expect("it is sent");
+    assert!(sees.iter().any(|kind| kind == PING), "the connection is served");
+    drop(server);
+    assert!(heard.join().expect("no panic").contains(&GOAWAY));
 }

@@ -331,7 +331,7 @@ fn check_reply(place: &str, transport: Transport, reply: &Reply, expect: &Expect
 }
 
 #[test]
-fn bi_001_to_092_every_bad_input_has_its_exact_answer_and_effect_over_every_transport() {
+fn otlp_18_23_41_61_66_67_69_bi_001_to_bi_092_every_bad_input_has_its_exact_answer_and_effect_over_every_transport() {
     let dir = tempfile::tempdir().expect("a directory");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
