@@ -1,7 +1,5 @@
 //! Reading a body: never more than the limit, never without a permit, inflated in steps.
 
-use std::io::Read;
-
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -10,26 +8,21 @@ use crate::clock;
 use crate::ingest::Permit;
 
 use super::Doors;
+use super::inflate::{Compression, InflateError, Inflating, STEP_BYTES};
 use super::refusal::BodyError;
 
-/// Bytes by which a body grows between two looks at the budget.
-const STEP_BYTES: usize = 64 * 1024;
 /// What a request may hold before its first byte came. Small: thousands of streams may promise and send nothing.
 const FIRST_BYTES: usize = 4 * 1024;
 /// A body that is slower is given up, after the time that any body may pause.
 const BYTES_PER_SEC_MIN: u64 = 1024;
 /// A decoded request takes about twice its bytes: the bytes themselves, and tables that point into them.
 const DECODED_PER_BYTE: usize = 2;
-/// zstd window: 8 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// How a body is compressed.
+/// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     Identity,
-    Gzip,
-    Zstd,
-    Deflate,
+    Compressed(Compression),
 }
 
 impl Coding {
@@ -37,9 +30,9 @@ impl Coding {
     pub(super) fn parse(text: &[u8]) -> Result<Self, BodyError> {
         match text.trim_ascii().to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Ok(Self::Identity),
-            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
-            b"zstd" => Ok(Self::Zstd),
-            b"deflate" => Ok(Self::Deflate),
+            b"gzip" | b"x-gzip" => Ok(Self::Compressed(Compression::Gzip)),
+            b"zstd" => Ok(Self::Compressed(Compression::Zstd)),
+            b"deflate" => Ok(Self::Compressed(Compression::Deflate)),
             other => Err(BodyError::UnsupportedCoding { coding: String::from_utf8_lossy(other).into_owned() }),
         }
     }
@@ -120,39 +113,27 @@ pub(super) async fn inflate(
     coding: Coding,
     permit: &mut Permit,
 ) -> Result<Vec<u8>, BodyError> {
-    let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
+    let budget = doors.ingest.budget();
     let received = bytes.len();
-    let (name, mut reader): (_, Box<dyn Read + Send>) = match coding {
+    let compression = match coding {
         Coding::Identity => {
-            budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
+            budget.raise(permit, received * DECODED_PER_BYTE).await?;
             return Ok(bytes);
         }
         // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
-        Coding::Gzip | Coding::Deflate | Coding::Zstd if bytes.is_empty() => return Ok(bytes),
-        Coding::Gzip => ("gzip", Box::new(flate2::read::MultiGzDecoder::new(std::io::Cursor::new(bytes)))),
-        Coding::Deflate => ("deflate", Box::new(flate2::read::ZlibDecoder::new(std::io::Cursor::new(bytes)))),
-        Coding::Zstd => ("zstd", Box::new(zstd_reader(bytes)?)),
+        Coding::Compressed(_) if bytes.is_empty() => return Ok(bytes),
+        Coding::Compressed(compression) => compression,
     };
-    let mut inflated = Vec::new();
+    let refused = |error| match error {
+        InflateError::Damaged(error) => BodyError::Inflate { coding: compression.name(), why: error.to_string() },
+        InflateError::TooLarge { limit } => BodyError::TooLarge { limit },
+    };
+    let mut inflating = Inflating::new(bytes, compression, doors.body_bytes_max).map_err(refused)?;
     loop {
-        budget.raise(permit, received + inflated.len() + STEP_BYTES).await?;
-        let step = STEP_BYTES.min(limit + 1 - inflated.len());
-        let step = u64::try_from(step).unwrap_or(u64::MAX);
-        let read = reader.by_ref().take(step).read_to_end(&mut inflated);
-        let read = read.map_err(|error| BodyError::Inflate { coding: name, why: error.to_string() })?;
-        if limit < inflated.len() {
-            return Err(BodyError::TooLarge { limit });
-        }
-        if read == 0 {
-            budget.raise(permit, inflated.len() * DECODED_PER_BYTE).await?;
-            return Ok(inflated);
+        budget.raise(permit, received + inflating.inflated().len() + STEP_BYTES).await?;
+        if !inflating.step().map_err(refused)? {
+            budget.raise(permit, inflating.inflated().len() * DECODED_PER_BYTE).await?;
+            return Ok(inflating.into_inflated());
         }
     }
-}
-
-fn zstd_reader(bytes: Vec<u8>) -> Result<impl Read + Send, BodyError> {
-    let damaged = |error: std::io::Error| BodyError::Inflate { coding: "zstd", why: error.to_string() };
-    let mut reader = zstd::stream::read::Decoder::new(std::io::Cursor::new(bytes)).map_err(damaged)?;
-    reader.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-    Ok(reader)
 }

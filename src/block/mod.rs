@@ -26,6 +26,8 @@ mod order;
 mod read;
 #[cfg(test)]
 mod samples;
+#[cfg(test)]
+mod seeds;
 mod summary;
 #[cfg(test)]
 mod tests;

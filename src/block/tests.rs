@@ -286,3 +286,23 @@ fn a_realistic_span_takes_at_most_45_bytes() {
     println!("{per_span:.2} bytes per span");
     assert!(per_span <= 45.0, "{per_span:.2} bytes per span");
 }
+
+/// Lists are made as long as these numbers say before a byte of theirs is read: 240 million spans, or 4 billion entries
+/// of a dictionary whose texts are all the same, once took gigabytes for a block of a few kilobytes.
+#[test]
+fn sec_21_a_header_that_claims_more_than_a_block_holds_is_refused() {
+    let (_, encoded) = write(&shared(shop(2_000, 5)));
+    let header = || Header::decode(&encoded.sections[0].1).unwrap();
+    let refused = |header: Header| {
+        let error = Header::decode(&header.encode(&mut codec::Packer::new())).unwrap_err();
+        assert!(matches!(error, BlockError::Damaged { section: SectionId::HEADER, .. }), "{error}");
+    };
+    let mut many_spans = header();
+    many_spans.summary.spans = u32::try_from(crate::limits::BLOCK_SPANS_MAX).unwrap() + 1;
+    many_spans.fences = vec![TraceId([1; 16]); 17];
+    many_spans.groups = vec![Vec::new(); 17];
+    refused(many_spans);
+    let mut many_entries = header();
+    many_entries.dictionaries[0].n_entries = u32::MAX;
+    refused(many_entries);
+}

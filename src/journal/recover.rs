@@ -74,8 +74,9 @@ pub fn recover(dir: &Path, disk: &dyn Disk, covered: u64, visit: Visit<'_>) -> R
             found.bytes += rewrite(dir, disk, *no, &bytes, &whole)?;
             break;
         };
+        // Not so when the next is a copy of this one that a crash left beside it: the headers tell.
         let all_covered = first_sequence(&segment_path(dir, *next)).is_some_and(|first| first <= covered + 1);
-        if all_covered && walk_headers(&path, &mut found, visit)? {
+        if all_covered && walk_headers(&path, covered, &mut found, visit)? {
             continue;
         }
         let bytes = fs::read(&path).map_err(|source| JournalError::Unreadable { path: path.clone(), source })?;
@@ -100,8 +101,8 @@ fn first_sequence(path: &Path) -> Option<u64> {
 }
 
 /// Visits the headers of a segment whose records are all covered, without reading its payloads. `false`, with nothing
-/// visited twice, when a header does not follow the one before: then the segment has to be read whole.
-fn walk_headers(path: &Path, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
+/// visited twice, when a header does not follow the one before or is not covered: then the segment has to be read whole.
+fn walk_headers(path: &Path, covered: u64, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(unreadable)?;
     let len = file.metadata().map_err(unreadable)?.len();
@@ -109,7 +110,7 @@ fn walk_headers(path: &Path, found: &mut Recovered, visit: Visit<'_>) -> Result<
     let mut at = FILE_HEADER_BYTES as u64;
     while at < len {
         let read = file.read_exact_at(&mut header, at).ok().and_then(|()| RecordHeader::read(&header));
-        let Some(header) = read else { return Ok(false) };
+        let Some(header) = read.filter(|header| header.sequence <= covered) else { return Ok(false) };
         at += RECORD_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
         if found.last_sequence < header.sequence {
             found.last_sequence = header.sequence;

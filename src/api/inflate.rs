@@ -1,0 +1,176 @@
+//! Inflating a body in steps, so that whoever asks for the next one can first see to its memory. Never more than the
+//! limit comes out, whatever went in.
+
+use std::io::{self, Cursor, Read};
+
+use flate2::bufread::GzDecoder;
+
+/// Bytes that one step adds at most.
+pub const STEP_BYTES: usize = 64 * 1024;
+/// zstd window: 8 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Members of a gzip body. Each costs some 10 us, also one of 20 bytes that holds nothing: 64 MiB of those took minutes.
+/// Block-wise writers make one for each 64 KiB.
+const GZIP_MEMBERS_MAX: u32 = 4096;
+
+/// How bytes are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Up to 4,096 gzip members behind each other (RFC 1952 2.2).
+    Gzip,
+    /// Any number of frames; a window of at most 8 MiB.
+    Zstd,
+    /// zlib (RFC 1950), which is what HTTP means by deflate.
+    Deflate,
+}
+
+impl Compression {
+    /// The content coding.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Deflate => "deflate",
+        }
+    }
+}
+
+/// Why a body did not inflate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InflateError {
+    /// It is not what it is said to be.
+    #[error(transparent)]
+    Damaged(#[from] io::Error),
+    /// More than the limit comes out.
+    #[error("more than {limit} bytes come out")]
+    TooLarge {
+        /// In bytes.
+        limit: usize,
+    },
+}
+
+/// A body of which a part is inflated.
+pub struct Inflating {
+    reader: Box<dyn Read + Send>,
+    inflated: Vec<u8>,
+    limit: usize,
+}
+
+impl std::fmt::Debug for Inflating {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inflating").field("inflated", &self.inflated.len()).field("limit", &self.limit).finish()
+    }
+}
+
+impl Inflating {
+    /// Of no byte yet. `limit` is in bytes that may come out.
+    ///
+    /// # Errors
+    /// `Damaged` when there is no memory for zstd.
+    pub fn new(bytes: Vec<u8>, compression: Compression, limit: usize) -> Result<Self, InflateError> {
+        let bytes = Cursor::new(bytes);
+        let reader: Box<dyn Read + Send> = match compression {
+            Compression::Gzip => Box::new(GzipMembers { open: Some(GzDecoder::new(bytes)), left: GZIP_MEMBERS_MAX }),
+            Compression::Deflate => Box::new(flate2::read::ZlibDecoder::new(bytes)),
+            Compression::Zstd => {
+                let mut reader = zstd::stream::read::Decoder::new(bytes)?;
+                reader.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(reader)
+            }
+        };
+        Ok(Self { reader, inflated: Vec::new(), limit })
+    }
+
+    /// Inflates up to `STEP_BYTES` more; `false` at the end.
+    ///
+    /// # Errors
+    /// `Damaged`, `TooLarge`.
+    pub fn step(&mut self) -> Result<bool, InflateError> {
+        // One byte above the limit tells that there is more.
+        let step = STEP_BYTES.min(self.limit.saturating_add(1).saturating_sub(self.inflated.len()));
+        let step = u64::try_from(step).unwrap_or(u64::MAX);
+        let read = self.reader.by_ref().take(step).read_to_end(&mut self.inflated)?;
+        if self.limit < self.inflated.len() {
+            return Err(InflateError::TooLarge { limit: self.limit });
+        }
+        Ok(0 < read)
+    }
+
+    /// What came out so far.
+    pub fn inflated(&self) -> &[u8] {
+        &self.inflated
+    }
+
+    /// What came out.
+    pub fn into_inflated(self) -> Vec<u8> {
+        self.inflated
+    }
+}
+
+/// Gzip members, one behind the other.
+struct GzipMembers {
+    /// `None` behind the last one.
+    open: Option<GzDecoder<Cursor<Vec<u8>>>>,
+    /// How many may be there, this one included.
+    left: u32,
+}
+
+impl Read for GzipMembers {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.open {
+            let read = member.read(out)?;
+            if 0 < read || out.is_empty() {
+                return Ok(read);
+            }
+            let rest = self.open.take().map(GzDecoder::into_inner);
+            let rest = rest.filter(|rest| rest.position() < rest.get_ref().len() as u64);
+            self.left -= 1;
+            if rest.is_some() && self.left == 0 {
+                return Err(io::Error::other(format!("more than {GZIP_MEMBERS_MAX} members")));
+            }
+            self.open = rest.map(GzDecoder::new);
+        }
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn inflated(body: Vec<u8>) -> Result<Vec<u8>, InflateError> {
+        let mut inflating = Inflating::new(body, Compression::Gzip, 1024)?;
+        while inflating.step()? {}
+        Ok(inflating.into_inflated())
+    }
+
+    #[test]
+    fn gzip_members_follow_each_other_and_nothing_else_follows_them() {
+        let two = [gzip(b"one, "), gzip(b""), gzip(b"another")].concat();
+        assert_eq!(inflated(two.clone()).unwrap(), b"one, another");
+        for rest in [&b"\0"[..], b"\x1f\x8b", b"more"] {
+            assert!(matches!(inflated([&two, rest].concat()), Err(InflateError::Damaged(_))), "{rest:?}");
+        }
+    }
+
+    /// 64 MiB of gzip members of nothing kept a thread that serves connections busy for more than a minute.
+    #[test]
+    fn sec_01_members_of_nothing_end_at_a_limit() {
+        let most = GZIP_MEMBERS_MAX as usize;
+        assert_eq!(inflated(gzip(b"").repeat(most)).unwrap(), b"");
+        let error = inflated(gzip(b"").repeat(most + 1)).unwrap_err();
+        assert_eq!(error.to_string(), "more than 4096 members");
+    }
+}
