@@ -53,7 +53,7 @@ pub fn journal(bytes: &[u8]) {
 
 fn check_again(dir: &Path, covered: u64, records: &[Record], found: &Recovered) {
     let (again, _) = recovered(dir, covered).expect("it was recovered before");
-    assert!(again == records, "a second recovery loses nothing");
+    assert!(wanted(&again, covered).eq(wanted(records, covered)), "a second recovery finds the same");
     let config = JournalConfig { dir: dir.to_path_buf(), segment_bytes: 4096, durability: Durability::Fsync };
     let next = found.last_sequence.max(covered) + 1;
     let (_, found) = recovered(dir, covered).expect("it was recovered before");
@@ -62,8 +62,14 @@ fn check_again(dir: &Path, covered: u64, records: &[Record], found: &Recovered) 
     let _cost = journal.commit().expect("there is memory");
     drop(journal);
     let (longer, _) = recovered(dir, covered).expect("it was recovered before");
-    assert_eq!(longer.last(), Some(&(sequence, Some(b"another".to_vec()))));
-    assert!(longer.get(..records.len()) == Some(records), "what was appended costs nothing");
+    let appended = (sequence, Some(b"another".to_vec()));
+    assert!(wanted(&longer, covered).eq(wanted(records, covered).chain([&appended])), "what is appended costs nothing");
+}
+
+/// Those that are not covered. Of the others the header is enough where no payload is read, and that depends on the next
+/// segment.
+fn wanted(records: &[Record], covered: u64) -> impl Iterator<Item = &Record> {
+    records.iter().filter(move |record| covered < record.0)
 }
 
 fn memory_dir() -> tempfile::TempDir {

@@ -120,7 +120,9 @@ fn span(span: &mut Span) {
 }
 
 fn attributes(attributes: &mut [KeyValue]) {
-    attributes.iter_mut().for_each(|attribute| value(attribute.value.get_or_insert_default()));
+    for attribute in attributes {
+        value(attribute.value.get_or_insert_default());
+    }
 }
 
 fn value(any: &mut AnyValue) {

@@ -60,7 +60,10 @@ pub struct Inflating {
 
 impl std::fmt::Debug for Inflating {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inflating").field("inflated", &self.inflated.len()).field("limit", &self.limit).finish()
+        f.debug_struct("Inflating")
+            .field("inflated", &self.inflated.len())
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 

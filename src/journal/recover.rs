@@ -153,12 +153,13 @@ pub(super) fn read_segment(
         None => {}
     }
     let mut whole = Vec::new();
+    let written = without_zeros(bytes);
     let mut at = FILE_HEADER_BYTES;
     let mut damaged_from = None;
     while at < bytes.len() {
         let Some((header, payload)) = whole_record(bytes, at) else {
             let _first = damaged_from.get_or_insert(at);
-            let Some(next) = next_magic(bytes, at + 1) else { break };
+            let Some(next) = behind_payload(bytes, at).or_else(|| next_magic(written, at + 1)) else { break };
             at = next;
             continue;
         };
@@ -196,9 +197,17 @@ fn whole_record(bytes: &[u8], at: usize) -> Option<(RecordHeader, &[u8])> {
     header.covers(payload).then_some((header, payload))
 }
 
+/// Where the record after the one at `at` begins, when both have whole headers: what is damaged is the payload between.
+/// Nothing is looked for inside of it, where a request may have brought what looks like a record.
+fn behind_payload(bytes: &[u8], at: usize) -> Option<usize> {
+    let header = RecordHeader::read(bytes.get(at..)?)?;
+    let end = (at + RECORD_HEADER_BYTES).checked_add(header.payload_bytes as usize)?;
+    let next = RecordHeader::read(bytes.get(end..)?)?;
+    (next.sequence == header.sequence + 1).then_some(end)
+}
+
 fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
-    let rest = without_zeros(bytes.get(from..)?);
-    rest.windows(RECORD_MAGIC.len()).position(|window| window == RECORD_MAGIC).map(|at| from + at)
+    bytes.get(from..)?.windows(RECORD_MAGIC.len()).position(|window| window == RECORD_MAGIC).map(|at| from + at)
 }
 
 /// The bytes up to the last one that is not zero. The unused end of a segment is long: it is passed by in pages.

@@ -126,6 +126,23 @@ fn rel_27_a_copy_beside_its_original_hides_no_record_that_is_not_covered() {
     }
 }
 
+/// A whole record inside the payload of a damaged one was taken for a record of ours, and those behind it, of lower
+/// sequences, for copies: what a client had sent hid what others were told is stored.
+#[test]
+fn sec_21_a_record_inside_the_payload_of_a_damaged_one_is_none() {
+    let record = |sequence, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        RecordHeader::new(sequence, label(9), payload).unwrap().write(&mut bytes);
+        [bytes, payload.to_vec()].concat()
+    };
+    let mut second = record(2, &[b"sent as ", record(1_000, b"forged").as_slice()].concat());
+    second[record::RECORD_HEADER_BYTES] ^= 1;
+    let bytes = [record::file_header(), record(1, b"first"), second, record(3, b"third")].concat();
+    let (payloads, found) = recovered_from(&bytes);
+    assert_eq!(payloads, [b"first".to_vec(), b"third".to_vec()]);
+    assert_eq!((found.last_sequence, found.missing, found.damaged.len()), (3, 1, 1));
+}
+
 /// The bytes of a request stand in its record as they came, and may look like a record themselves. Where damage brought
 /// one of the highest sequence to light, there was no next one, and every start ended by a panic.
 #[test]
