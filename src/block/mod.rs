@@ -26,8 +26,6 @@ mod order;
 mod read;
 #[cfg(test)]
 mod samples;
-#[cfg(test)]
-mod seeds;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -101,11 +101,16 @@ fn first_sequence(path: &Path) -> Option<u64> {
 }
 
 /// Visits the headers of a segment whose records are all covered, without reading its payloads. `false`, with nothing
-/// visited twice, when a header does not follow the one before or is not covered: then the segment has to be read whole.
+/// visited twice, when the file does not begin as ours do, or a header does not follow the one before or is not covered:
+/// then the segment has to be read whole.
 fn walk_headers(path: &Path, covered: u64, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(unreadable)?;
     let len = file.metadata().map_err(unreadable)?.len();
+    let mut begin = [0; FILE_HEADER_BYTES];
+    if file.read_exact_at(&mut begin, 0).is_err() || begin != *file_header() {
+        return Ok(false);
+    }
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut at = FILE_HEADER_BYTES as u64;
     while at < len {

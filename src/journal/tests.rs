@@ -218,6 +218,20 @@ fn rel_12_a_segment_of_another_version_is_refused_by_name_and_left_alone() {
     assert_eq!(std::fs::read(path).unwrap(), bytes);
 }
 
+/// Only headers of records are read where all of them are covered, and the version of the file was not. Found by fuzzing.
+#[test]
+fn rel_12_a_covered_segment_of_another_version_is_refused_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = vec![7; 3000];
+    write(dir.path(), &[&large, &large, &large]);
+    let path = dir.path().join("00000001.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[19] = 9;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = recover(dir.path(), &RealDisk, 2, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("version 9"), "{error}");
+}
+
 /// Fails the n-th sync, write or creation; everything else is real.
 #[derive(Clone, Debug)]
 struct FailingDisk {

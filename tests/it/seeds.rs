@@ -1,7 +1,7 @@
 //! The seeds of the fuzz targets, run through the same functions without a fuzzer. Files named `find-*` were finds.
 //!
-//! `UPDATE_SEEDS=1 cargo test seeds` writes them anew, the finds aside: requests of the list of bad inputs with few spans
-//! around the bad one, those compressed, journals whole and damaged. (Blocks: `src/block/seeds.rs`.)
+//! `UPDATE_SEEDS=1 cargo test -- for_fuzzing sec_21` writes them anew, the finds aside: requests of the list of bad inputs
+//! with few spans around the bad one, compressed bodies, journals whole and damaged. (Blocks: `src/block/tests.rs`.)
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
