@@ -101,8 +101,8 @@ fn first_sequence(path: &Path) -> Option<u64> {
 }
 
 /// Visits the headers of a segment whose records are all covered, without reading its payloads. `false`, with nothing
-/// visited twice, when the file does not begin as ours do, or a header does not follow the one before or is not covered:
-/// then the segment has to be read whole.
+/// visited twice, when the file does not begin as ours do, or a header does not follow the one before or is not covered,
+/// or the last payload is cut: then the segment has to be read whole.
 fn walk_headers(path: &Path, covered: u64, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(unreadable)?;
@@ -122,6 +122,9 @@ fn walk_headers(path: &Path, covered: u64, found: &mut Recovered, visit: Visit<'
             found.records += 1;
             visit(&header, None).map_err(JournalError::Replay)?;
         }
+    }
+    if len < at {
+        return Ok(false);
     }
     found.bytes += len;
     Ok(true)
