@@ -32,3 +32,7 @@ interop-restarts *args:
 # the long fault runs, an hour or more, with their figures on the terminal; root for power cuts and full disks
 soak *filter="faults":
     SPANDREL_FAULTS=long cargo test --release --locked --test it {{filter}} -- --nocapture --test-threads=1
+
+# every fuzz target for so many seconds, from its seeds; finds in fuzz/artifacts. Needs `cargo install --locked cargo-fuzz`
+fuzz seconds="60" *targets="decode json zipkin body journal block":
+    fuzz/run {{seconds}} {{targets}}

@@ -1,6 +1,5 @@
 //! Reading a body: never more than the limit, never without a permit, inflated in steps.
 
-use std::io::Read;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,10 +10,9 @@ use crate::clock;
 use crate::ingest::Permit;
 
 use super::Doors;
+use super::inflate::{Compression, InflateError, Inflating, STEP_BYTES};
 use super::refusal::BodyError;
 
-/// Bytes by which a body grows between two looks at the budget.
-const STEP_BYTES: usize = 64 * 1024;
 /// What a request may hold before its first byte came. Small: thousands of streams may promise and send nothing.
 const FIRST_BYTES: usize = 4 * 1024;
 /// A body that has not come so far is not counted for more than that.
@@ -28,16 +26,12 @@ const BYTES_PER_SEC_MIN: u64 = 1024;
 const DISCARD_WITHIN: Duration = Duration::from_secs(1);
 /// A decoded request takes about three times its bytes: themselves, tables that point into them, and a journal record.
 const DECODED_PER_BYTE: usize = 3;
-/// zstd window: 8 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// How a body is compressed.
+/// How a body is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     Identity,
-    Gzip,
-    Zstd,
-    Deflate,
+    Compressed(Compression),
 }
 
 impl Coding {
@@ -45,9 +39,9 @@ impl Coding {
     pub(super) fn parse(text: &[u8]) -> Result<Self, BodyError> {
         match text.trim_ascii().to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Ok(Self::Identity),
-            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
-            b"zstd" => Ok(Self::Zstd),
-            b"deflate" => Ok(Self::Deflate),
+            b"gzip" | b"x-gzip" => Ok(Self::Compressed(Compression::Gzip)),
+            b"zstd" => Ok(Self::Compressed(Compression::Zstd)),
+            b"deflate" => Ok(Self::Compressed(Compression::Deflate)),
             other => Err(BodyError::UnsupportedCoding { coding: String::from_utf8_lossy(other).into_owned() }),
         }
     }
@@ -152,9 +146,6 @@ pub(super) async fn read(doors: &Doors, body: &mut Body, announced: Announced) -
 }
 
 /// Inflates under the same limit, raising the permit as the result grows, and at the end to what decoding will take.
-///
-/// The result is allocated once, for the length that the coding notes. Where that is missing or wrong, the length is counted
-/// first: a buffer that doubles would hold a body twice, and leave holes of every size behind.
 pub(super) async fn inflate(
     doors: &Doors,
     bytes: Vec<u8>,
@@ -162,91 +153,28 @@ pub(super) async fn inflate(
     permit: &mut Permit,
 ) -> Result<Vec<u8>, BodyError> {
     let (limit, budget) = (doors.body_bytes_max, doors.ingest.budget());
-    // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
-    if coding == Coding::Identity || bytes.is_empty() {
-        budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
-        return Ok(bytes);
-    }
-    let mut inflated = Vec::new();
-    let mut reader = coding.reader(&bytes)?;
-    let mut length = coding.noted_length(&bytes).clamp(1, limit);
-    loop {
-        budget.raise(permit, bytes.len() + length).await?;
-        inflated.reserve_exact(length - inflated.len());
-        while inflated.len() < length && coding.step(&mut reader, length - inflated.len(), &mut inflated)? {
-            tokio::task::yield_now().await;
+    let compression = match coding {
+        // A gzip file of nothing inflates to nothing; nothing at all is accepted too.
+        Coding::Compressed(compression) if !bytes.is_empty() => compression,
+        Coding::Identity | Coding::Compressed(_) => {
+            budget.raise(permit, bytes.len() * DECODED_PER_BYTE).await?;
+            return Ok(bytes);
         }
-        // Filled to what was expected, or at the end before: is there more?
-        let mut more = Vec::new();
-        if !coding.step(&mut reader, 1, &mut more)? {
+    };
+    let failed = |error: InflateError| match error {
+        InflateError::TooLarge { limit } => BodyError::TooLarge { limit },
+        InflateError::Damaged(error) => BodyError::Inflate { coding: compression.name(), why: error.to_string() },
+    };
+    let received = bytes.len();
+    budget.raise(permit, received + compression.noted_length(&bytes).min(limit)).await?;
+    let mut inflating = Inflating::new(bytes, compression, limit).map_err(failed)?;
+    loop {
+        budget.raise(permit, received + inflating.inflated().len() + STEP_BYTES).await?;
+        if !inflating.step().map_err(failed)? {
             break;
         }
-        length = coding.count(&bytes, limit).await?;
-        inflated.reserve_exact(length - inflated.len());
-        inflated.append(&mut more);
+        tokio::task::yield_now().await;
     }
-    budget.raise(permit, inflated.len() * DECODED_PER_BYTE).await?;
-    Ok(inflated)
-}
-
-impl Coding {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Identity => "identity",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-            Self::Deflate => "deflate",
-        }
-    }
-
-    fn reader(self, bytes: &[u8]) -> Result<Box<dyn Read + Send + '_>, BodyError> {
-        Ok(match self {
-            Self::Identity => Box::new(bytes),
-            Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(bytes)),
-            Self::Deflate => Box::new(flate2::read::ZlibDecoder::new(bytes)),
-            Self::Zstd => Box::new(zstd_reader(bytes)?),
-        })
-    }
-
-    /// What the sender says it inflates to; 0 when it does not say. Not to be relied on.
-    fn noted_length(self, bytes: &[u8]) -> usize {
-        let noted = match self {
-            Self::Identity => Some(bytes.len() as u64),
-            Self::Deflate => None,
-            // ISIZE of the last member (RFC 1952 2.3.1).
-            Self::Gzip => bytes.last_chunk().map(|length| u64::from(u32::from_le_bytes(*length))),
-            Self::Zstd => zstd::zstd_safe::get_frame_content_size(bytes).ok().flatten(),
-        };
-        noted.and_then(|noted| usize::try_from(noted).ok()).unwrap_or(0)
-    }
-
-    /// Inflates up to `at_most` more bytes, and no more than a step; false at the end.
-    fn step(self, reader: &mut (dyn Read + Send), at_most: usize, out: &mut Vec<u8>) -> Result<bool, BodyError> {
-        let step = u64::try_from(at_most.min(STEP_BYTES)).unwrap_or(u64::MAX);
-        let read = reader.take(step).read_to_end(out);
-        let read = read.map_err(|error| BodyError::Inflate { coding: self.name(), why: error.to_string() })?;
-        Ok(0 < read)
-    }
-
-    /// What it inflates to in fact, in no memory to speak of.
-    async fn count(self, bytes: &[u8], limit: usize) -> Result<usize, BodyError> {
-        let mut reader = self.reader(bytes)?;
-        let (mut length, mut step) = (0, Vec::with_capacity(STEP_BYTES));
-        while self.step(&mut reader, STEP_BYTES, &mut step)? {
-            length += step.len();
-            if limit < length {
-                return Err(BodyError::TooLarge { limit });
-            }
-            step.clear();
-            tokio::task::yield_now().await;
-        }
-        Ok(length)
-    }
-}
-
-fn zstd_reader(bytes: &[u8]) -> Result<impl Read + Send, BodyError> {
-    let damaged = |error: std::io::Error| BodyError::Inflate { coding: "zstd", why: error.to_string() };
-    let mut reader = zstd::stream::read::Decoder::with_buffer(bytes).map_err(damaged)?;
-    reader.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-    Ok(reader)
+    budget.raise(permit, inflating.inflated().len() * DECODED_PER_BYTE).await?;
+    Ok(inflating.into_inflated())
 }

@@ -7,6 +7,7 @@ mod cors;
 mod gate;
 mod health;
 mod hourly;
+pub mod inflate;
 pub mod listen;
 mod native;
 mod otlp;

@@ -11,6 +11,9 @@ pub(super) const GROUP_ITEMS_MAX: usize = GROUP_ROWS * crate::limits::SPAN_EVENT
 /// Attribute values of one row group: bounds what a reader of damaged tables allocates.
 pub(super) const GROUP_VALUES_MAX: usize = 16 * 1024 * 1024;
 
+/// Entries of a dictionary: a reader takes a list of that length on the header's word alone.
+pub(super) const DICTIONARY_ENTRIES_MAX: usize = GROUP_ITEMS_MAX;
+
 /// Number of a column: below `FIRST_DYNAMIC` those named here, from there on attributes.
 pub(super) type ColumnId = u16;
 

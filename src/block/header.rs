@@ -2,9 +2,10 @@
 
 use super::SectionId;
 use super::codec::{Malformed, Packer, Reader, Unpacker, put_blob, put_varint};
-use super::columns::{ColumnId, GROUP_ROWS};
+use super::columns::{ColumnId, DICTIONARY_ENTRIES_MAX, GROUP_ROWS};
 use super::error::BlockError;
 use super::summary::BlockSummary;
+use crate::limits::BLOCK_SPANS_MAX;
 use crate::model::TraceId;
 
 const MAGIC: [u8; 4] = *b"SPBL";
@@ -100,6 +101,9 @@ impl Header {
             scopes: reader.varint_u32()?,
             series: reader.varint_u32()?,
         };
+        if BLOCK_SPANS_MAX < summary.spans as usize {
+            return Err(Malformed("more spans than a block holds"));
+        }
         if summary.spans < n_series || summary.spans < n_scopes {
             return Err(Malformed("more series or scopes than spans"));
         }
@@ -116,8 +120,11 @@ impl Header {
         let mut dictionaries = Vec::new();
         let mut next = Next::default();
         for _ in 0..n_dictionaries {
-            let chunk = next.read(reader)?;
-            dictionaries.push(DictionaryChunk { chunk, n_entries: reader.varint_u32()? });
+            let dictionary = DictionaryChunk { chunk: next.read(reader)?, n_entries: reader.varint_u32()? };
+            if DICTIONARY_ENTRIES_MAX < dictionary.n_entries as usize {
+                return Err(Malformed("more entries than a dictionary holds"));
+            }
+            dictionaries.push(dictionary);
         }
         if !reader.is_empty() {
             return Err(Malformed("bytes behind the directory"));

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
+use super::codec::Packer;
 use super::columns::{FIRST_DYNAMIC, GROUP_ROWS};
+use super::encode::encode_with;
 use super::header::Header;
 use super::samples::{Dice, any_batch, canonical, shop};
 use super::*;
@@ -285,4 +289,57 @@ fn a_realistic_span_takes_at_most_45_bytes() {
     let per_span = total as f64 / n_spans;
     println!("{per_span:.2} bytes per span");
     assert!(per_span <= 45.0, "{per_span:.2} bytes per span");
+}
+
+/// Lists are made as long as these numbers say before a byte of theirs is read: 240 million spans, or 4 billion entries
+/// of a dictionary whose texts are all the same, once took gigabytes for a block of a few kilobytes.
+#[test]
+fn sec_21_a_header_that_claims_more_than_a_block_holds_is_refused() {
+    let (_, encoded) = write(&shared(shop(2_000, 5)));
+    let header = || Header::decode(&encoded.sections[0].1).unwrap();
+    let refused = |header: Header| {
+        let error = Header::decode(&header.encode(&mut Packer::new())).unwrap_err();
+        assert!(matches!(error, BlockError::Damaged { section: SectionId::HEADER, .. }), "{error}");
+    };
+    let mut many_spans = header();
+    many_spans.summary.spans = u32::try_from(crate::limits::BLOCK_SPANS_MAX).unwrap() + 1;
+    many_spans.fences = vec![TraceId([1; 16]); 17];
+    many_spans.groups = vec![Vec::new(); 17];
+    refused(many_spans);
+    let mut many_entries = header();
+    many_entries.dictionaries[0].n_entries = u32::MAX;
+    refused(many_entries);
+}
+
+/// As `fuzz/src/block.rs` reads sections: each behind these bytes and its number.
+const SECTION: &[u8; 4] = b"\xfa\xce\xb1\x0c";
+
+fn seed(batches: Vec<SpanBatch>, packer: Packer) -> Vec<(SectionId, Vec<u8>)> {
+    let batches = shared(batches);
+    encode_with(&batches, &order(&batches).rows, UnixNanos(77), packer).unwrap().sections
+}
+
+/// Blocks to begin fuzzing with; `UPDATE_SEEDS=1` writes them.
+#[test]
+fn blocks_for_fuzzing_are_whole_and_are_written_when_asked_for() {
+    let mut runner = TestRunner::deterministic();
+    let mut any = |n| any_batch(n..=n).new_tree(&mut runner).unwrap().current();
+    let mut blocks = vec![("empty", seed(Vec::new(), Packer::idle())), ("packed", seed(shop(40, 1), Packer::new()))];
+    blocks.push(("shop", seed(shop(60, 2), Packer::idle())));
+    blocks.push(("shop-of-one-trace", seed(shop(3, 3), Packer::idle())));
+    for (name, n) in [("any-1", 1), ("any-2", 2), ("any-5", 5), ("any-20", 20)] {
+        blocks.push((name, seed(vec![any(n), any(n)], Packer::idle())));
+    }
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/block");
+    for (name, sections) in blocks {
+        let block = Block::open(&sections).unwrap();
+        let rows: Vec<u32> = (0..block.summary().spans).collect();
+        assert_eq!(block.spans(&sections, &rows).unwrap().spans.len(), rows.len(), "{name}");
+        let with_number = |(id, bytes): &(SectionId, Vec<u8>)| [SECTION, id.0.to_be_bytes().as_slice(), bytes].concat();
+        let bytes: Vec<u8> = sections.iter().flat_map(with_number).collect();
+        if std::env::var_os("UPDATE_SEEDS").is_some() {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join(name), bytes).unwrap();
+        }
+    }
 }

@@ -17,6 +17,9 @@ pub(super) const RECORD_HEADER_BYTES: usize = 60;
 /// Longest payload; well above the largest request.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Highest sequence of a record; nobody counts that far.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Collision-resistant hash of a request, by which a retry is recognised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyHash(pub [u8; 16]);
@@ -84,10 +87,14 @@ impl RecordHeader {
             arrived_unix_nano: UnixNanos(u64::from_be_bytes(checked.get(20..28)?.try_into().ok()?)),
             body_hash: BodyHash(checked.get(28..44)?.try_into().ok()?),
         };
+        let sequence = u64::from_be_bytes(checked.get(12..20)?.try_into().ok()?);
+        if SEQUENCE_MAX < sequence {
+            return None;
+        }
         Some(Self {
+            sequence,
             label,
             payload_bytes: u32::from_be_bytes(checked.get(8..12)?.try_into().ok()?),
-            sequence: u64::from_be_bytes(checked.get(12..20)?.try_into().ok()?),
             payload_checksum: u64::from_be_bytes(checked.get(44..52)?.try_into().ok()?),
         })
     }

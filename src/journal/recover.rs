@@ -74,8 +74,9 @@ pub fn recover(dir: &Path, disk: &dyn Disk, covered: u64, visit: Visit<'_>) -> R
             found.bytes += rewrite(dir, disk, *no, &bytes, &whole)?;
             break;
         };
+        // Not so when the next is a copy of this one that a crash left beside it: the headers tell.
         let all_covered = first_sequence(&segment_path(dir, *next)).is_some_and(|first| first <= covered + 1);
-        if all_covered && walk_headers(&path, &mut found, visit)? {
+        if all_covered && walk_headers(&path, covered, &mut found, visit)? {
             continue;
         }
         let bytes = fs::read(&path).map_err(|source| JournalError::Unreadable { path: path.clone(), source })?;
@@ -100,22 +101,30 @@ fn first_sequence(path: &Path) -> Option<u64> {
 }
 
 /// Visits the headers of a segment whose records are all covered, without reading its payloads. `false`, with nothing
-/// visited twice, when a header does not follow the one before: then the segment has to be read whole.
-fn walk_headers(path: &Path, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
+/// visited twice, when the file does not begin as ours do, or a header does not follow the one before or is not covered,
+/// or the last payload is cut: then the segment has to be read whole.
+fn walk_headers(path: &Path, covered: u64, found: &mut Recovered, visit: Visit<'_>) -> Result<bool, JournalError> {
     let unreadable = |source| JournalError::Unreadable { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(unreadable)?;
     let len = file.metadata().map_err(unreadable)?.len();
+    let mut begin = [0; FILE_HEADER_BYTES];
+    if file.read_exact_at(&mut begin, 0).is_err() || begin != *file_header() {
+        return Ok(false);
+    }
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut at = FILE_HEADER_BYTES as u64;
     while at < len {
         let read = file.read_exact_at(&mut header, at).ok().and_then(|()| RecordHeader::read(&header));
-        let Some(header) = read else { return Ok(false) };
+        let Some(header) = read.filter(|header| header.sequence <= covered) else { return Ok(false) };
         at += RECORD_HEADER_BYTES as u64 + u64::from(header.payload_bytes);
         if found.last_sequence < header.sequence {
             found.last_sequence = header.sequence;
             found.records += 1;
             visit(&header, None).map_err(JournalError::Replay)?;
         }
+    }
+    if len < at {
+        return Ok(false);
     }
     found.bytes += len;
     Ok(true)
@@ -152,12 +161,13 @@ pub(super) fn read_segment(
         None => {}
     }
     let mut whole = Vec::new();
+    let written = without_zeros(bytes);
     let mut at = FILE_HEADER_BYTES;
     let mut damaged_from = None;
     while at < bytes.len() {
         let Some((header, payload)) = whole_record(bytes, at) else {
             let _first = damaged_from.get_or_insert(at);
-            let Some(next) = next_magic(bytes, at + 1) else { break };
+            let Some(next) = behind_payload(bytes, at).or_else(|| next_magic(written, at + 1)) else { break };
             at = next;
             continue;
         };
@@ -195,9 +205,17 @@ fn whole_record(bytes: &[u8], at: usize) -> Option<(RecordHeader, &[u8])> {
     header.covers(payload).then_some((header, payload))
 }
 
+/// Where the record after the one at `at` begins, when both have whole headers: what is damaged is the payload between.
+/// Nothing is looked for inside of it, where a request may have brought what looks like a record.
+fn behind_payload(bytes: &[u8], at: usize) -> Option<usize> {
+    let header = RecordHeader::read(bytes.get(at..)?)?;
+    let end = (at + RECORD_HEADER_BYTES).checked_add(header.payload_bytes as usize)?;
+    let next = RecordHeader::read(bytes.get(end..)?)?;
+    (next.sequence == header.sequence + 1).then_some(end)
+}
+
 fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
-    let rest = without_zeros(bytes.get(from..)?);
-    rest.windows(RECORD_MAGIC.len()).position(|window| window == RECORD_MAGIC).map(|at| from + at)
+    bytes.get(from..)?.windows(RECORD_MAGIC.len()).position(|window| window == RECORD_MAGIC).map(|at| from + at)
 }
 
 /// The bytes up to the last one that is not zero. The unused end of a segment is long: it is passed by in pages.

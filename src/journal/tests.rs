@@ -110,6 +110,52 @@ fn covered_records_are_visited_without_their_payload() {
     assert_eq!(records, [(1, None), (2, None), (3, Some(large))]);
 }
 
+/// A start that ends between the copy of the newest segment and the removal of the original leaves both. The next start
+/// took every record of the original for covered, because the copy does not begin behind it, and passed by those of the
+/// copy, which it had seen: nothing that was acknowledged since the last checkpoint was replayed. Found by fuzzing.
+#[test]
+fn rel_27_a_copy_beside_its_original_hides_no_record_that_is_not_covered() {
+    for covered in 0..=4 {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &PAYLOADS);
+        let _bytes = std::fs::copy(dir.path().join("00000001.log"), dir.path().join("00000002.log")).unwrap();
+        let (records, found) = read(dir.path(), covered);
+        let expected = (1..).zip(PAYLOADS).map(|(no, payload)| (no, (covered < no).then(|| payload.to_vec())));
+        assert_eq!(records, expected.collect::<Vec<_>>(), "covered up to {covered}");
+        assert_eq!((found.missing, found.last_sequence), (0, 4));
+    }
+}
+
+/// A whole record inside the payload of a damaged one was taken for a record of ours, and those behind it, of lower
+/// sequences, for copies: what a client had sent hid what others were told is stored.
+#[test]
+fn sec_21_a_record_inside_the_payload_of_a_damaged_one_is_none() {
+    let record = |sequence, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        RecordHeader::new(sequence, label(9), payload).unwrap().write(&mut bytes);
+        [bytes, payload.to_vec()].concat()
+    };
+    let mut second = record(2, &[b"sent as ", record(1_000, b"forged").as_slice()].concat());
+    second[record::RECORD_HEADER_BYTES] ^= 1;
+    let bytes = [record::file_header(), record(1, b"first"), second, record(3, b"third")].concat();
+    let (payloads, found) = recovered_from(&bytes);
+    assert_eq!(payloads, [b"first".to_vec(), b"third".to_vec()]);
+    assert_eq!((found.last_sequence, found.missing, found.damaged.len()), (3, 1, 1));
+}
+
+/// The bytes of a request stand in its record as they came, and may look like a record themselves. Where damage brought
+/// one of the highest sequence to light, there was no next one, and every start ended by a panic.
+#[test]
+fn sec_21_a_record_that_leaves_no_sequence_for_the_next_is_none() {
+    let mut bytes = record::file_header();
+    for sequence in [1, u64::MAX] {
+        RecordHeader::new(sequence, label(9), b"payload").unwrap().write(&mut bytes);
+        bytes.extend_from_slice(b"payload");
+    }
+    let (payloads, found) = recovered_from(&bytes);
+    assert_eq!((payloads.len(), found.last_sequence, found.torn_bytes), (1, 1, 67));
+}
+
 /// Damage to the last record of a segment looked like a torn tail, also when a later segment went on behind it: its
 /// request was lost and nobody was told. A segment that was gone altogether was not noticed either.
 #[test]
@@ -170,6 +216,20 @@ fn rel_12_a_segment_of_another_version_is_refused_by_name_and_left_alone() {
     let error = recover(dir.path(), &RealDisk, 0, &mut |_, _| Ok(())).unwrap_err();
     assert!(error.to_string().contains("version 9"), "{error}");
     assert_eq!(std::fs::read(path).unwrap(), bytes);
+}
+
+/// Only headers of records are read where all of them are covered, and the version of the file was not. Found by fuzzing.
+#[test]
+fn rel_12_a_covered_segment_of_another_version_is_refused_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = vec![7; 3000];
+    write(dir.path(), &[&large, &large, &large]);
+    let path = dir.path().join("00000001.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[19] = 9;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = recover(dir.path(), &RealDisk, 2, &mut |_, _| Ok(())).unwrap_err();
+    assert!(error.to_string().contains("version 9"), "{error}");
 }
 
 /// Fails the n-th sync, write or creation; everything else is real.

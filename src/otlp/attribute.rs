@@ -162,8 +162,11 @@ impl Decoder<'_> {
         let mut fits = true;
         while let Some(step) = walk.step()? {
             match step {
-                Step::Key(key) => {
+                Step::Key { key, strindex } => {
                     self.charge(COST_KEY_VALUE)?;
+                    if strindex {
+                        self.warn(Warning::Strindex);
+                    }
                     fits &= self.text(source, key).len == key.len;
                 }
                 Step::Scalar(Member::String(text)) => {

@@ -236,7 +236,7 @@ impl<'a> JsonWriter<'a> {
         // The value was walked when it came in; should it not read now, what was open is closed.
         while let Ok(Some(step)) = walk.step() {
             match step {
-                Step::Key(key) => {
+                Step::Key { key, .. } => {
                     self.separate();
                     self.out.push('{');
                     self.key("key");

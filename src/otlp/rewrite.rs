@@ -55,7 +55,7 @@ struct Rewriter<'a> {
 impl<'a> Rewriter<'a> {
     fn step(&mut self, step: Step) {
         match step {
-            Step::Key(key) => {
+            Step::Key { key, .. } => {
                 self.out.open(1);
                 let bytes = slice(self.source, key);
                 let bytes = if self.how == Rewritten::Cut { cut_text(bytes) } else { bytes };

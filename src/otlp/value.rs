@@ -112,8 +112,11 @@ pub(crate) fn key_value(source: &[u8], piece: Text) -> Result<KeyValue, Fault> {
 /// One step of a walk through a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// The key of the entry whose value comes next.
-    Key(Text),
+    /// The key of the entry whose value comes next, and whether a string table is said to hold it.
+    Key {
+        key: Text,
+        strindex: bool,
+    },
     /// Anything but a list.
     Scalar(Member),
     ListStart(ListKind),
@@ -168,7 +171,7 @@ impl<'a> Walk<'a> {
                 (ListKind::Kvlist, 1, Wire::Bytes(entry)) => {
                     let entry = key_value(self.source, entry)?;
                     self.pending = Some(entry.value);
-                    return Ok(Some(Step::Key(entry.key)));
+                    return Ok(Some(Step::Key { key: entry.key, strindex: entry.strindex }));
                 }
                 (ListKind::Array | ListKind::Kvlist, 1, _) => return Err(field.wrong_wire()),
                 (ListKind::Array | ListKind::Kvlist, ..) => {}

@@ -121,6 +121,47 @@ fn assert_stored(answer: &Answer) {
     assert_eq!((answer.status, answer.text().as_str()), (202, ""), "202 without a body");
 }
 
+/// Requests for fuzzing, in both encodings.
+pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
+    let full = format!(
+        r#"[{{{},"parentId":"3","kind":"SERVER","name":"get /","shared":true,"debug":true,"localEndpoint":{{
+        "serviceName":"shop","ipv4":"10.0.0.7","ipv6":"2001:db8::c001","port":8080}},"remoteEndpoint":{{"ipv4":"10.0.0.8"}},
+        "annotations":[{{"timestamp":1502787600000000,"value":"ws"}}],"tags":{{"http.method":"GET","error":"","n":1}}}}]"#,
+        good(1)
+    );
+    let endpoint = Endpoint {
+        service_name: "shop".to_owned(),
+        ipv4: vec![10, 0, 0, 7],
+        ipv6: b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\xc0\x01".to_vec(),
+        port: 8080,
+    };
+    let full_protobuf = ZipkinSpan {
+        parent_id: 3_u64.to_be_bytes().to_vec(),
+        kind: 2,
+        name: "get /".to_owned(),
+        remote_endpoint: Some(endpoint.clone()),
+        local_endpoint: Some(endpoint),
+        annotations: vec![Annotation { timestamp: 1_502_787_600_000_000, value: "ws".to_owned() }],
+        tags: [("error", ""), ("http.method", "GET")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        debug: true,
+        shared: true,
+        ..good_protobuf(1)
+    };
+    let v1 = format!("[{{{},\"binaryAnnotations\":[]}}]", good(1));
+    let two = format!("[{{{}}},{{{}, \"kind\": null}}]", good(1), good(2));
+    let times =
+        r#"[{"traceId":"7","id":"1","timestamp":"1502787600000000.5","duration":1e3,"tags":{"a":[1,{"b":null}]}}]"#;
+    let json =
+        [("full", full.as_str()), ("v1", &v1), ("two", &two), ("times", times), ("object", "{}"), ("cut", &full[..90])];
+    let protobuf = [
+        ("full", vec![full_protobuf]),
+        ("two", vec![good_protobuf(1), good_protobuf(2)]),
+        ("no-ids", vec![ZipkinSpan::default()]),
+    ];
+    let json = json.into_iter().map(|(name, text)| (format!("{name}.json"), text.as_bytes().to_vec()));
+    json.chain(protobuf.map(|(name, spans)| (format!("{name}.pb"), ListOfSpans { spans }.encode_to_vec()))).collect()
+}
+
 #[test]
 fn the_door_is_closed_unless_it_is_asked_for() {
     assert_eq!(TestServer::new().addresses.zipkin, None);

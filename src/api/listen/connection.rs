@@ -27,6 +27,10 @@ use super::{ConnectionLimits, Listeners, Peer};
 
 /// Streams of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 200;
+/// Bytes that a stream may send ahead of being read, and all streams of a connection. No permit covers them; a request that
+/// waits for its permit must not fill the window of all the others.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes of the head of a request.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of it.
@@ -97,6 +101,8 @@ fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.ping_after)
         .keep_alive_timeout(limits.pong_within);

@@ -21,6 +21,7 @@ use crate::ingest::{Encoding, ExportError, Exported, Permit};
 
 use super::super::Doors;
 use super::super::body::{self, Announced, Coding};
+use super::super::inflate::Compression;
 use super::super::refusal::{BodyError, Refusal};
 use super::{Sender, http, is_grpc, partial_success, status};
 
@@ -84,7 +85,7 @@ fn timeout(text: &[u8]) -> Result<Duration, BodyError> {
 async fn receive(doors: &Doors, headers: &HeaderMap, mut body: Body) -> Result<(Vec<u8>, Permit), BodyError> {
     let encoding = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
     let coding = encoding.map(Coding::parse).transpose()?;
-    if coding == Some(Coding::Deflate) {
+    if coding == Some(Coding::Compressed(Compression::Deflate)) {
         return Err(BodyError::UnsupportedCoding { coding: "deflate".to_owned() });
     }
     let (mut framed, mut permit) = body::read(doors, &mut body, Announced::InFront).await?;

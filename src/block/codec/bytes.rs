@@ -136,6 +136,12 @@ impl Packer {
         Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok(), packed: Vec::new() }
     }
 
+    /// One that leaves every blob as it is: for fuzzing, where compression would hide what is inside.
+    #[cfg(test)]
+    pub(crate) fn idle() -> Self {
+        Self { zstd: None, packed: Vec::new() }
+    }
+
     /// The compressed form when it is shorter by enough to be worth a frame.
     fn pack(&mut self, raw: &[u8]) -> Option<&[u8]> {
         if raw.len() < COMPRESSED_BYTES_MIN {

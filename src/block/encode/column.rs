@@ -4,7 +4,7 @@ use super::index::{ContentIndex, hash_of};
 use crate::block::codec::{
     ByNumber, Contexts, Packer, Repeats, Source, put_codes, put_ints, put_numbers, put_scopes, put_texts, put_varint,
 };
-use crate::block::columns::{ColumnId, FIRST_DYNAMIC, Kind};
+use crate::block::columns::{ColumnId, DICTIONARY_ENTRIES_MAX, FIRST_DYNAMIC, Kind};
 
 /// Form of a chunk of texts: the values themselves.
 pub(crate) const TEXTS_PLAIN: u8 = 0;
@@ -228,7 +228,7 @@ impl<'a> Dictionary<'a> {
         }
         let n_known = self.entries.len();
         // A new entry costs its bytes and a code: more than 3 in 5 new ones never earn that back.
-        let n_max = n_known + texts.len() * 3 / 5;
+        let n_max = (n_known + texts.len() * 3 / 5).min(DICTIONARY_ENTRIES_MAX);
         let mut codes = Vec::with_capacity(texts.len());
         for text in texts {
             let hash = hash_of(text);

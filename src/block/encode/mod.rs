@@ -46,6 +46,16 @@ pub struct Encoded {
 /// # Errors
 /// `TooManySpans`, `NoSuchRow`, and `TooLarge` when a section would pass 4 GiB.
 pub fn encode(batches: &[Arc<SpanBatch>], rows: &[RowRef], horizon: UnixNanos) -> Result<Encoded, BlockError> {
+    encode_with(batches, rows, horizon, Packer::new())
+}
+
+/// The same with a packer of the caller's.
+pub(super) fn encode_with(
+    batches: &[Arc<SpanBatch>],
+    rows: &[RowRef],
+    horizon: UnixNanos,
+    mut packer: Packer,
+) -> Result<Encoded, BlockError> {
     if BLOCK_SPANS_MAX < rows.len() {
         return Err(BlockError::TooManySpans { rows: rows.len(), max: BLOCK_SPANS_MAX });
     }
@@ -54,7 +64,6 @@ pub fn encode(batches: &[Arc<SpanBatch>], rows: &[RowRef], horizon: UnixNanos) -
     let batch_of: Vec<u32> = rows.iter().map(|row| row.batch).collect();
     let survey = survey(&spans, &batch_of, batches.len(), horizon);
 
-    let mut packer = Packer::new();
     let mut columns = empty_columns(&survey);
     let (mut fences, mut directory, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     let mut cursor = Cursor::default();

@@ -332,6 +332,9 @@ fn sd_11_bi_043_to_bi_045_empty_values_and_oneofs() {
     assert_eq!(kept(&value(b"\x0a\x01a\x18\x05"), &[]).0, Value::Int(5));
     assert_eq!(kept(&value(b"\x18\x05\x10\x01"), &[]).0, Value::Bool(true));
     assert_eq!(kept(&value(b"\x40\x05"), &[(Warning::Strindex, 1)]).0, Value::Empty);
+    // Of a key inside a value too: it came and went without a word, which is how fuzzing found it.
+    let inside = |content| value(&delimited(6, &delimited(1, content)));
+    let Value::Nested(_) = kept(&inside(b"\x18\x05"), &[(Warning::Strindex, 1)]).0 else { panic!("no list") };
     // Two values of one KeyValue merge: the second is empty and changes nothing.
     assert_eq!(kept(&[value(b"\x18\x05"), delimited(2, b"")].concat(), &[]).0, Value::Int(5));
     let (string, batch) = kept(&[value(b"\x18\x05"), delimited(2, b"\x0a\x02ab")].concat(), &[]);
