@@ -100,7 +100,7 @@ pub struct RawConfig {
     /// Age at which a partition is sealed [default: 1h]
     #[arg(long, env = "SPANDREL_PARTITION_AGE", value_name = "DURATION")]
     pub partition_age: Option<String>,
-    /// Size of its blocks at which a partition is sealed [default: 256MiB]
+    /// Size of its blocks at which a partition is sealed; until then they stay in memory [default: a quarter of memory]
     #[arg(long, env = "SPANDREL_PARTITION_SIZE", value_name = "SIZE")]
     pub partition_size: Option<String>,
     /// Pad 64-bit trace ids with zeros instead of rejecting their spans [default: false]
@@ -309,7 +309,7 @@ impl RawConfig {
             checkpoint_bytes: bytes(memory.head),
             checkpoint_interval: duration("checkpoint-interval", self.checkpoint_interval.as_deref(), "1m")?,
             partition_age_max: duration("partition-age", self.partition_age.as_deref(), "1h")?,
-            partition_bytes_max: size("partition-size", self.partition_size.as_deref(), 256 * MIB)?,
+            partition_bytes_max: size("partition-size", self.partition_size.as_deref(), memory.partition)?,
             journal_segment_bytes: 64 * MIB,
         };
         let store = StoreConfig {
@@ -437,6 +437,8 @@ struct Memory {
     head: u64,
     /// Bytes of requests that are being read, decoded or waiting for the journal.
     requests: u64,
+    /// Blocks of the partition that grows: sled holds them in memory, whatever its cache is set to (docs/benchmarks.md).
+    partition: u64,
     /// sled's cache in each open partition.
     cache: u64,
     /// Sealed partitions held open, beside the unsealed one.
@@ -454,7 +456,13 @@ fn memory(text: Option<&str>) -> Result<Memory, ConfigError> {
     let head = quarter.min(HEAD_BYTES_MAX);
     let cache = (quarter / 32).clamp(MIB, 8 * MIB);
     let open_partitions = usize::try_from(quarter / OPEN_PARTITION_BYTES).unwrap_or(usize::MAX);
-    Ok(Memory { head, requests: quarter, cache, open_partitions: open_partitions.clamp(2, OPEN_PARTITIONS_MAX) })
+    Ok(Memory {
+        head,
+        requests: quarter,
+        partition: quarter,
+        cache,
+        open_partitions: open_partitions.clamp(2, OPEN_PARTITIONS_MAX),
+    })
 }
 
 fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
@@ -494,7 +502,7 @@ mod tests {
         let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
         assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
         assert_eq!(config.store.disk_bytes_max, GIB);
-        assert_eq!(config.ingest.partition_bytes_max, 256 * MIB);
+        assert_eq!(config.ingest.partition_bytes_max, 64 * MIB);
     }
 
     #[test]

@@ -262,28 +262,18 @@ impl Ingest {
 
     /// Stores the spans of one request. Resolves once a journal fsync covers them.
     ///
-    /// Decodes on the calling thread: about a microsecond per span. `permit` covers the body, and is raised to what the
-    /// spans take while they wait for the journal.
+    /// Decodes on the calling thread: about a microsecond per span. `permit` covers the body; it is raised to what the
+    /// spans take, and held until the journal has them, also when nobody waits for the answer any more.
     ///
     /// # Errors
     /// See `ExportError`; nothing of the request is stored then, except after `Late`, where it may be.
-    pub async fn export(
-        &self,
-        body: Vec<u8>,
-        encoding: Encoding,
-        permit: &mut Permit,
-    ) -> Result<Exported, ExportError> {
+    pub async fn export(&self, body: Vec<u8>, encoding: Encoding, permit: Permit) -> Result<Exported, ExportError> {
         let outcome = self.try_export(body, encoding, permit).await;
         self.count(&outcome);
         outcome
     }
 
-    async fn try_export(
-        &self,
-        body: Vec<u8>,
-        encoding: Encoding,
-        permit: &mut Permit,
-    ) -> Result<Exported, ExportError> {
+    async fn try_export(&self, body: Vec<u8>, encoding: Encoding, mut permit: Permit) -> Result<Exported, ExportError> {
         self.counters.requests_received.add(1);
         self.counters.body_bytes.add(body.len() as u64);
         self.open_door()?;
@@ -295,12 +285,13 @@ impl Ingest {
             self.counters.spans_duplicate.add("repeated_request", known.spans);
             return Ok(known.exported);
         }
-        let Some((job, reply)) = self.prepare(body, encoding, arrived, hash)? else {
+        let Some((mut job, reply)) = self.prepare(body, encoding, arrived, hash)? else {
             return Ok(Exported::default());
         };
         let (spans, exported) = (job.spans(), job.exported.clone());
         let refused = |_: &ExportError| self.counters.spans_refused.add(spans);
-        self.budget.raise(permit, job.memory_bytes()).await.inspect_err(refused)?;
+        self.budget.raise(&mut permit, job.memory_bytes()).await.inspect_err(refused)?;
+        job.permit = Some(permit);
         self.queue.push(job).inspect_err(refused)?;
         // From here on the writer keeps the books: after `Late` it may still store the spans.
         queue::answer(reply).await.map(|()| exported)

@@ -31,6 +31,8 @@ pub(super) struct Job {
     /// The answer, once it is durable; kept for a retry.
     pub(super) exported: Exported,
     pub(super) reply: oneshot::Sender<Result<(), ExportError>>,
+    /// For its memory, as long as it waits.
+    pub(super) permit: Option<Permit>,
 }
 
 /// Resolves when the writer has decided.
@@ -55,7 +57,7 @@ impl Job {
     ) -> (Self, Reply) {
         batch.shrink();
         let (reply, outcome) = oneshot::channel();
-        (Self { batch: Arc::new(batch), payload, arrived, hash, exported, reply }, outcome)
+        (Self { batch: Arc::new(batch), payload, arrived, hash, exported, reply, permit: None }, outcome)
     }
 
     /// What the journal notes beside the payload.

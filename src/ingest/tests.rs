@@ -82,8 +82,8 @@ impl Started {
 }
 
 async fn export(ingest: &Ingest, body: Vec<u8>) -> Result<Exported, ExportError> {
-    let mut permit = ingest.budget().admit(body.len()).await.expect("nobody else is there");
-    ingest.export(body, Encoding::Protobuf, &mut permit).await
+    let permit = ingest.budget().admit(body.len()).await.expect("nobody else is there");
+    ingest.export(body, Encoding::Protobuf, permit).await
 }
 
 #[test]

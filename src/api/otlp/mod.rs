@@ -37,11 +37,11 @@ impl Doors {
     /// Stores one request, and keeps count of who sends.
     async fn export(
         &self,
-        (body, mut permit): (Vec<u8>, Permit),
+        (body, permit): (Vec<u8>, Permit),
         encoding: Encoding,
         sender: &Sender,
     ) -> Result<Exported, ExportError> {
-        let outcome = self.ingest.export(body, encoding, &mut permit).await;
+        let outcome = self.ingest.export(body, encoding, permit).await;
         self.counters.requests_by_agent.add(&sender.agent);
         if let Ok(Exported { message: Some(message), .. }) = &outcome
             && self.hourly.is_due(sender.address, "remark")

@@ -158,8 +158,8 @@ fn send(server: &Opened, shop: &mut Shop, traces: usize, witness: &Witness) {
         for request in requests.flush() {
             witness.note(&request, false);
             let exported = block_on(async {
-                let mut permit = server.ingest.budget().admit(1).await?;
-                server.ingest.export(request.encode_to_vec(), Encoding::Protobuf, &mut permit).await
+                let permit = server.ingest.budget().admit(1).await?;
+                server.ingest.export(request.encode_to_vec(), Encoding::Protobuf, permit).await
             });
             let _stored = exported.expect("it is acknowledged");
             witness.note(&request, true);
