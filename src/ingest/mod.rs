@@ -289,11 +289,12 @@ impl Ingest {
             return Ok(Exported::default());
         };
         let (spans, exported) = (job.spans(), job.exported.clone());
-        let refused = |_: &ExportError| self.counters.spans_refused.add(spans);
-        self.budget.raise(&mut permit, job.memory_bytes()).await.inspect_err(refused)?;
+        let unless_queued = Refused { counters: &self.counters, spans };
+        self.budget.raise(&mut permit, job.memory_bytes()).await?;
         job.permit = Some(permit);
-        self.queue.push(job).inspect_err(refused)?;
+        self.queue.push(job)?;
         // From here on the writer keeps the books: after `Late` it may still store the spans.
+        std::mem::forget(unless_queued);
         queue::answer(reply).await.map(|()| exported)
     }
 
@@ -398,6 +399,18 @@ fn translated(body: Vec<u8>, encoding: Encoding, options: &DecodeOptions) -> Res
 /// What a request may cost decoded when `budget_bytes` are there for all of them: see `ELEMENT_COST_PER_BUDGET_BYTE`.
 fn element_cost_max(budget_bytes: usize) -> u64 {
     (budget_bytes as u64).saturating_mul(limits::ELEMENT_COST_PER_BUDGET_BYTE as u64)
+}
+
+/// Spans that were decoded and went no further, also because their client went away: counted when dropped.
+struct Refused<'a> {
+    counters: &'a Counters,
+    spans: u64,
+}
+
+impl Drop for Refused<'_> {
+    fn drop(&mut self) {
+        self.counters.spans_refused.add(self.spans);
+    }
 }
 
 /// Spans that a journal record holds.

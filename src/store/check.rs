@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::block::Block;
 use crate::latency::Slot;
 use crate::model::{Span, SpanKey, TraceId};
+use crate::telemetry::with_causes;
 
 use super::copying::{Progress, files_below, hash_file};
 use super::files::{self, DirLock};
@@ -284,17 +285,6 @@ impl DatabaseReport {
             (Err(error), _) | (_, Err(error)) => self.fault(&error),
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Count and sum of every slot of the blocks, as `recount` gives them.
