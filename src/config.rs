@@ -290,15 +290,7 @@ impl RawConfig {
         // A late span of a service that is kept longer is not refused before its time.
         let longest = keep.iter().map(|rule| rule.keep).max().map_or(retention, |longest| longest.max(retention));
         let memory = memory(self.memory.as_deref())?;
-        let body_bytes_max = size("body-bytes-max", self.body_bytes_max.as_deref(), memory.requests.min(64 * MIB))?;
-        if memory.requests < body_bytes_max {
-            let why = format!(
-                "body-bytes-max is {body_bytes_max} bytes, but a quarter of memory is {} bytes: the largest request could \
-                 never be admitted; raise memory to 4 x body-bytes-max",
-                memory.requests
-            );
-            return Err(ConfigError::Conflict(why));
-        }
+        let body_bytes_max = body_bytes_max(self.body_bytes_max.as_deref(), &memory)?;
         let ingest = IngestConfig {
             durability: durability(self.durability.as_deref())?,
             body_bytes_in_flight_max: bytes(memory.requests),
@@ -431,6 +423,23 @@ fn size(key: &'static str, text: Option<&str>, default: u64) -> Result<u64, Conf
     parsed.ok_or_else(|| bad(key, text, "a size above zero, such as 512MiB or 50GiB"))
 }
 
+/// What is admitted at all has to be admissible, and to be read back from a journal.
+fn body_bytes_max(text: Option<&str>, memory: &Memory) -> Result<u64, ConfigError> {
+    let bytes = size("body-bytes-max", text, memory.requests.min(64 * MIB))?;
+    if (limits::REQUEST_BYTES_MAX as u64) < bytes {
+        return Err(bad("body-bytes-max", text.unwrap_or_default(), "a size of at most 512MiB"));
+    }
+    if memory.requests < bytes {
+        let why = format!(
+            "body-bytes-max is {bytes} bytes, but a quarter of memory is {} bytes: the largest request could never be \
+             admitted; raise memory to 4 x body-bytes-max",
+            memory.requests
+        );
+        return Err(ConfigError::Conflict(why));
+    }
+    Ok(bytes)
+}
+
 /// What `--memory` buys.
 struct Memory {
     /// Bytes of the head before it becomes a block. Two of them exist at once: one fills, one is being written.
@@ -540,6 +549,10 @@ mod tests {
             ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
             ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
             ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
+            (
+                "memory = \"8GiB\"\nbody-bytes-max = \"1GiB\"",
+                "body-bytes-max = \"1GiB\" is not a size of at most 512MiB",
+            ),
             ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
         ] {
             assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);

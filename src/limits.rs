@@ -32,6 +32,8 @@ pub const ELEMENT_COST_PER_BYTE: usize = 8;
 /// budget, so anything below 3 would refuse ordinary requests that are within their limit. 4 leaves a third of room for
 /// denser ones and is all of `--memory`, which no single request may need.
 pub const ELEMENT_COST_PER_BUDGET_BYTE: usize = 4;
+/// Bytes of a request that the settings may allow. What a journal would not read back is not to be acknowledged.
+pub const REQUEST_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bytes of a message to a client: longer ones break HTTP/2 header limits of real clients.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 /// Spans of one trace in one answer; more are announced, not sent.

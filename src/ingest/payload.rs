@@ -5,12 +5,14 @@
 //! version:1 = 1 | body bytes:4 BE | compressed bytes:4 BE | LZ4 block | rejected ordinals, 4 BE each
 //! ```
 
+use crate::limits::REQUEST_BYTES_MAX;
 use crate::model::SpanBatch;
 use crate::otlp::{self, Decoded};
 
 const VERSION: u8 = 1;
-/// The longest body a payload may claim, against damaged length fields.
-const BODY_BYTES_MAX: usize = 1 << 30;
+/// The longest body a payload may claim, against damaged length fields. A request of another encoding may become longer as
+/// the protobuf that is journaled.
+const BODY_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
 /// Why a payload cannot be replayed.
 #[derive(Debug, thiserror::Error)]
