@@ -14,7 +14,7 @@ use spandrel::block::{self, Block, SectionId};
 use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::{Clock, instant};
 use spandrel::limits::BLOCK_SPANS_MAX;
-use spandrel::model::SpanBatch;
+use spandrel::model::{Conventions, SpanBatch};
 use spandrel::otlp::{DecodeOptions, decode};
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
@@ -39,7 +39,8 @@ fn main() {
     let horizon = Clock::system().now();
 
     let ordered = block::order(&batches);
-    let encoded = block::encode(&batches, &ordered.rows, horizon).expect("a block's worth of spans");
+    let encoded =
+        block::encode(&batches, &ordered.rows, horizon, &Conventions::default()).expect("a block's worth of spans");
     let n_spans = ordered.rows.len();
     report_sizes(&encoded.sections, n_spans);
 
@@ -56,7 +57,8 @@ fn main() {
     println!();
     cost("decode requests", decoding, n_spans, "span");
     cost("order", fastest(runs, || block::order(&batches).rows.len()), n_spans, "span");
-    let encode = || block::encode(&batches, &ordered.rows, horizon).expect("as before").sections.len();
+    let encode =
+        || block::encode(&batches, &ordered.rows, horizon, &Conventions::default()).expect("as before").sections.len();
     cost("encode a block", fastest(runs, encode), n_spans, "span");
     cost("read all spans of a block", fastest(runs, || spans(&rows).spans.len()), n_spans, "span");
     let find = || traces.iter().map(|trace| trace_rows(*trace).len()).sum::<usize>();
@@ -126,6 +128,7 @@ fn report_sizes(sections: &Vec<(SectionId, Vec<u8>)>, n_spans: usize) {
 fn report_store(traffic: &mut Traffic, n_blocks: usize) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = StoreConfig {
+        conventions: Arc::default(),
         data_dir: dir.path().to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 8,

@@ -7,7 +7,7 @@ use spandrel::block;
 use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::Clock;
 use spandrel::journal::{Durability, Journal, JournalConfig, RealDisk, RecordLabel};
-use spandrel::model::SpanBatch;
+use spandrel::model::{Conventions, SpanBatch};
 use spandrel::otlp::{DecodeOptions, decode};
 
 fn requests(n: usize) -> Vec<Vec<u8>> {
@@ -43,7 +43,7 @@ fn bench(criterion: &mut Criterion) {
     let _group = group.bench_function("order and encode a block of 32,768 spans", |bencher| {
         bencher.iter(|| {
             let ordered = block::order(&batches);
-            block::encode(&batches, &ordered.rows, horizon).expect("it fits").sections.len()
+            block::encode(&batches, &ordered.rows, horizon, &Conventions::default()).expect("it fits").sections.len()
         });
     });
     group.finish();

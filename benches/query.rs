@@ -13,6 +13,7 @@ use spandrel::telemetry::Counters;
 
 fn filled(dir: &std::path::Path) -> (Query, TraceId) {
     let config = StoreConfig {
+        conventions: Arc::default(),
         data_dir: dir.to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 8,
@@ -49,15 +50,10 @@ fn bench(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (query, trace) = filled(dir.path());
     let quantile = |q: f64| Quantile::try_from(q).expect("between 0 and 1");
-    let question = PercentileQuestion {
-        service: "checkout".to_owned(),
-        namespace: None,
-        quantiles: [0.5, 0.9, 0.99, 0.999, 1.0].map(quantile).to_vec(),
-        range: TimeRange::ALL,
-        exemplars_max: 5,
-    };
+    let question =
+        PercentileQuestion::plain("checkout", [0.5, 0.9, 0.99, 0.999, 1.0].map(quantile).to_vec(), TimeRange::ALL, 5);
     let _criterion = criterion.bench_function("percentile: 5 quantiles with exemplars", |bencher| {
-        bencher.iter(|| query.percentile(&question).expect("checkout is stored").count);
+        bencher.iter(|| query.percentile(&question).expect("checkout is stored").whole.count);
     });
     let _criterion = criterion.bench_function("trace by id", |bencher| {
         bencher.iter(|| query.trace(trace).expect("the store answers").batch.spans.len());

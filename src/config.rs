@@ -1,8 +1,10 @@
 //! Settings: flags beat environment, environment beats the file, the file beats the defaults. One table makes the
 //! flags, the `SPANDREL_..` names and the keys of the file; everything is validated once.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,7 +15,7 @@ use crate::api::listen::{ConnectionLimits, TlsFiles};
 use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
-use crate::model::DurationNanos;
+use crate::model::{Conventions, DurationNanos};
 use crate::store::{KeepRule, StoreConfig};
 
 const MIB: u64 = 1024 * 1024;
@@ -75,6 +77,14 @@ pub struct RawConfig {
     /// Connections at once from one address [default: 256]
     #[arg(long, env = "SPANDREL_CONNECTIONS_PER_ADDRESS_MAX", value_name = "N")]
     pub connections_per_address_max: Option<usize>,
+    /// Resource attributes by which a service's latency can be split over any window, comma-separated [default: environment,
+    /// region, zone, node, pod, host and version by their semantic conventions]
+    #[arg(long, env = "SPANDREL_PEEL_DIMENSIONS", value_name = "LIST", value_delimiter = ',')]
+    pub peel_dimensions: Option<Vec<String>>,
+    /// Services that send only INTERNAL spans, comma-separated: their outermost spans count as the service's latency
+    /// [default: none]
+    #[arg(long, env = "SPANDREL_ENTRY_SPANS", value_name = "LIST", value_delimiter = ',')]
+    pub entry_spans: Option<Vec<String>>,
     /// Address for Zipkin v2 spans over HTTP, such as 127.0.0.1:9411 [default: off]
     #[arg(long, env = "SPANDREL_ZIPKIN", value_name = "ADDR")]
     pub zipkin: Option<String>,
@@ -265,6 +275,8 @@ impl RawConfig {
             cors_origins: self.cors_origins.or(fallback.cors_origins),
             connections_max: self.connections_max.or(fallback.connections_max),
             connections_per_address_max: self.connections_per_address_max.or(fallback.connections_per_address_max),
+            peel_dimensions: self.peel_dimensions.or(fallback.peel_dimensions),
+            entry_spans: self.entry_spans.or(fallback.entry_spans),
             zipkin: self.zipkin.or(fallback.zipkin),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
@@ -310,6 +322,7 @@ impl RawConfig {
             open_partitions_max: memory.open_partitions,
             retention: Some(retention),
             keep,
+            conventions: Arc::new(conventions(self.peel_dimensions, self.entry_spans)?),
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
             verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,
         };
@@ -474,6 +487,20 @@ fn memory(text: Option<&str>) -> Result<Memory, ConfigError> {
     })
 }
 
+/// At most `limits::PEEL_DIMENSIONS_MAX` different keys.
+fn conventions(peel: Option<Vec<String>>, entry_spans: Option<Vec<String>>) -> Result<Conventions, ConfigError> {
+    let mut conventions = Conventions::default();
+    if let Some(keys) = peel {
+        let named: BTreeSet<&String> = keys.iter().filter(|key| !key.is_empty()).collect();
+        if named.len() != keys.len() || limits::PEEL_DIMENSIONS_MAX < keys.len() {
+            return Err(bad("peel-dimensions", &keys.join(","), "a list of at most 16 different attribute keys"));
+        }
+        conventions.peel_dimensions = keys;
+    }
+    conventions.entry_span_services = entry_spans.unwrap_or_default().into_iter().collect();
+    Ok(conventions)
+}
+
 fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
     match text.unwrap_or("fsync") {
         "fsync" => Ok(Durability::Fsync),
@@ -483,81 +510,4 @@ fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(text: &str) -> Result<RawConfig, ConfigError> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("spandrel.toml");
-        std::fs::write(&path, text).unwrap();
-        RawConfig::from_file(&path)
-    }
-
-    #[test]
-    fn otlp_03_10_15_defaults_listen_on_loopback_alone_and_sync_every_request() {
-        let config = RawConfig::default().resolve().unwrap();
-        for address in [config.otlp_grpc, config.otlp_http, config.http] {
-            assert!(address.ip().is_loopback(), "{address}");
-        }
-        assert_eq!([config.otlp_grpc, config.otlp_http].map(|address| address.port()), [4317, 4318]);
-        assert_eq!((config.ingest.durability, config.body_bytes_max), (Durability::Fsync, 64 << 20));
-        assert_eq!(config.zipkin, None);
-    }
-
-    #[test]
-    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let one_day = Retention::All("1d".to_owned());
-        let flags = RawConfig { retention: Some(one_day), ..RawConfig::default() };
-        let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
-        assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
-        assert_eq!(config.store.disk_bytes_max, GIB);
-        assert_eq!(config.ingest.partition_bytes_max, 64 * MIB);
-    }
-
-    #[test]
-    fn a_service_may_keep_its_spans_for_another_time_and_a_flag_speaks_of_all_the_others() {
-        let rules = "[[retention]]\nkeep = \"3d\"\n[[retention]]\nservice = \"checkout\"\nkeep = \"30d\"";
-        let days = |n: u64| DurationNanos::from_secs(n * 86_400);
-        let kept = vec![KeepRule { service: "checkout".to_owned(), keep: days(30) }];
-        let config = file(rules).unwrap().resolve().unwrap();
-        assert_eq!((config.store.retention, &config.store.keep), (Some(days(3)), &kept));
-        assert_eq!(config.ingest.retention, Some(days(30)), "late spans of checkout are welcome");
-        let flags = RawConfig { retention: Some(Retention::All("1d".to_owned())), ..RawConfig::default() };
-        let config = flags.or(file(rules).unwrap()).resolve().unwrap();
-        assert_eq!((config.store.retention, &config.store.keep), (Some(days(1)), &kept));
-        for (text, why) in [
-            ("[[retention]]\nservice = \"a\"\nkeep = \"1d\"\n[[retention]]\nservice = \"a\"\nkeep = \"2d\"", "two"),
-            ("[[retention]]\nservice = \"a\"\nkeep = \"soon\"", "retention.keep = \"soon\""),
-            ("[[retention]]\nservise = \"a\"\nkeep = \"1d\"", "[[retention]]"),
-        ] {
-            let error = file(text).and_then(RawConfig::resolve).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_with_its_name_and_line() {
-        let error = file("retention = \"2d\"\nretension = \"3d\"").unwrap_err().to_string();
-        assert!(error.contains("retension") && error.contains("line 2"), "{error}");
-    }
-
-    #[test]
-    fn a_bad_value_names_the_setting_and_what_would_be_right() {
-        for (text, expected) in [
-            ("retention = \"soon\"", "retention = \"soon\" is not a duration above zero, such as 15m, 36h or 7d"),
-            ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
-            ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
-            ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
-            ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
-            (
-                "memory = \"8GiB\"\nbody-bytes-max = \"1GiB\"",
-                "body-bytes-max = \"1GiB\" is not a size of at most 512MiB",
-            ),
-            ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
-        ] {
-            assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);
-        }
-        let small = file("memory = \"128MiB\"\nbody-bytes-max = \"64MiB\"").unwrap().resolve().unwrap_err().to_string();
-        assert!(small.contains("raise memory"), "{small}");
-    }
-}
+mod tests;

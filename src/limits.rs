@@ -47,5 +47,17 @@ pub const SLOT_SECS: u64 = 10;
 /// How far ahead of its arrival a span may be counted (clocks that run ahead).
 pub const FUTURE_SECS_MAX: u64 = 3_600;
 
+/// Name of what is counted without a series of its own: a span name, a service, a value of a peel dimension.
+pub const OVERFLOW: &str = "__overflow__";
+/// Peel dimensions that may be set: each counts every entry span once more.
+pub const PEEL_DIMENSIONS_MAX: usize = 16;
+/// Values of one peel dimension that a service has families of, in each block; the others are one family, `OVERFLOW`.
+pub const PEEL_VALUES_MAX: usize = 256;
+/// Series by name of one service in the roll-ups of a partition; the others are counted under the name `OVERFLOW`.
+pub const SERVICE_SERIES_MAX: usize = 2_000;
+/// Series in the roll-ups of a partition, families included; of services beyond it all is counted under `OVERFLOW`.
+/// 10,000 are what a partition's roll-ups are measured with.
+pub const SERIES_MAX: usize = 20_000;
+
 const _: () = assert!(3 < ELEMENT_COST_PER_BUDGET_BYTE, "a realistic request as long as the budget must be admitted");
 const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");

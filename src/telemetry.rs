@@ -150,6 +150,8 @@ pub struct Counters {
     pub partitions_quarantined: Counter,
     /// Reads that met a damaged page.
     pub damaged_reads: Counter,
+    /// Entry spans counted under `__overflow__` of a peel dimension.
+    pub series_overflow_spans: Counter,
     /// Queries answered, by door.
     pub queries: ReasonCounter,
     /// Queries refused or failed, by door.

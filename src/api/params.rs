@@ -1,6 +1,7 @@
 //! Query parameters: read strictly, refused with what would be right. Times in every form people have at hand.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::http::Uri;
 
@@ -40,6 +41,15 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(default) };
         let number = text.parse().ok().filter(|number| *number <= max);
         number.ok_or_else(|| BadParameter(format!("{name}={text} is not a whole number from 0 to {max}")))
+    }
+
+    /// A length of time above zero, such as 30s or 1h; a bare number is seconds.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<DurationNanos>, BadParameter> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let secs = text.parse().ok().map(Duration::from_secs);
+        let duration = secs.or_else(|| humantime::parse_duration(text).ok()).filter(|duration| !duration.is_zero());
+        let wrong = || BadParameter(format!("{name}={text} is not a length of time, such as 30s, 5m or 1h"));
+        duration.map(|duration| Some(DurationNanos::from(duration))).ok_or_else(wrong)
     }
 
     /// A time, or the default.

@@ -27,7 +27,9 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
     match error {
         QueryError::Starting => StatusCode::SERVICE_UNAVAILABLE,
         QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
-        QueryError::Quantile(_) | QueryError::EmptyWindow { .. } => StatusCode::BAD_REQUEST,
+        QueryError::Quantile(_) | QueryError::EmptyWindow { .. } | QueryError::BadStep { .. } => {
+            StatusCode::BAD_REQUEST
+        }
         QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

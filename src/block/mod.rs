@@ -51,6 +51,8 @@ impl SectionId {
     pub const TABLES: Self = Self(3);
     /// Latency histograms; written and read by another module.
     pub const LATENCY: Self = Self(4);
+    /// Keys of the series that histograms have beside those of the rows; written and read by another module.
+    pub const FAMILIES: Self = Self(5);
     /// Row group 0; group g follows at distance g.
     pub const FIRST_GROUP: Self = Self(16);
 

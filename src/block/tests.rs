@@ -12,7 +12,7 @@ use super::encode::encode_with;
 use super::header::Header;
 use super::samples::{Dice, any_batch, canonical, shop};
 use super::*;
-use crate::model::{DurationNanos, SeriesKey, SpanBatch, SpanId, TraceId, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SeriesKey, SpanBatch, SpanId, TraceId, UnixNanos};
 
 const ANY: std::ops::RangeInclusive<DurationNanos> = DurationNanos(0)..=DurationNanos(u64::MAX);
 
@@ -24,7 +24,7 @@ fn shared(batches: Vec<SpanBatch>) -> Vec<Arc<SpanBatch>> {
 
 fn write(batches: &[Arc<SpanBatch>]) -> (Ordered, Encoded) {
     let ordered = order(batches);
-    let encoded = encode(batches, &ordered.rows, UnixNanos(77)).unwrap();
+    let encoded = encode(batches, &ordered.rows, UnixNanos(77), &Conventions::default()).unwrap();
     (ordered, encoded)
 }
 
@@ -234,7 +234,7 @@ fn scan_equals_the_latency_of_each_span() {
         let batch = &batches[place.batch as usize];
         let span = &batch.spans[place.row as usize];
         let of_row = encoded.row_series[row as usize];
-        assert_eq!(SeriesKey::of(batch, span), series[of_row as usize]);
+        assert_eq!(SeriesKey::of(batch, span, &Conventions::default()), series[of_row as usize]);
         direct.extend(span.latency().map(|latency| (row, of_row, span.start_time_unix_nano, latency)));
     }
     assert_eq!(scanned, direct);
@@ -316,7 +316,7 @@ const SECTION: &[u8; 4] = b"\xfa\xce\xb1\x0c";
 
 fn seed(batches: Vec<SpanBatch>, packer: Packer) -> Vec<(SectionId, Vec<u8>)> {
     let batches = shared(batches);
-    encode_with(&batches, &order(&batches).rows, UnixNanos(77), packer).unwrap().sections
+    encode_with(&batches, &order(&batches).rows, UnixNanos(77), &Conventions::default(), packer).unwrap().sections
 }
 
 /// Blocks to begin fuzzing with; `UPDATE_SEEDS=1` writes them.

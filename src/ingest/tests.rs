@@ -205,6 +205,7 @@ fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
         journal_segment_bytes: 4_096,
     };
     let store = StoreConfig {
+        conventions: Arc::default(),
         data_dir: dir.to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 2,

@@ -95,4 +95,26 @@ impl Band {
     pub const TOP: Self = Self(127);
     /// How many bands there are.
     pub const COUNT: usize = 128;
+
+    /// Position among all bands, below `COUNT`.
+    pub fn index(self) -> u8 {
+        self.0
+    }
+
+    /// The band at `index`; `None` when there is none.
+    pub fn from_index(index: u8) -> Option<Self> {
+        Some(Self(index)).filter(|band| *band <= Self::TOP)
+    }
+
+    /// Shortest latency of the band.
+    pub fn low(self) -> DurationNanos {
+        let band = u64::from(self.0);
+        let units = if band < 4 { band } else { (4 + band % 4) << (band / 4 - 1) };
+        DurationNanos(units << UNIT_BITS)
+    }
+
+    /// Longest latency of the band, inclusive; longer ones are counted in the top one.
+    pub fn high(self) -> DurationNanos {
+        Self::from_index(self.0 + 1).map_or(Bucket::TOP.high(), |next| DurationNanos(next.low().0 - 1))
+    }
 }

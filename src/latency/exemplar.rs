@@ -4,22 +4,23 @@
 //! rest. Taking the maximum of one total order, removing it, then of the next order, and so on, chooses the same spans
 //! however the candidates were split and merged on the way: whatever wins in the whole wins in every part it was in.
 //!
-//! Latency, time and diversity are known only where spans are counted, so a merge of slots has orders of its own, over what
-//! an exemplar says of itself: slowest is the highest (bucket, block, row), most recent the highest (block, row), as blocks
+//! Time and diversity are known only where spans are counted, so a merge of slots has orders of its own, over what an
+//! exemplar says of itself: slowest is the highest (latency, block, row), most recent the highest (block, row), as blocks
 //! are numbered in the order of arrival.
 
 use super::{Band, Bucket};
+use crate::model::DurationNanos;
 
 /// Exemplars of one band in one slot.
 pub const EXEMPLARS_PER_BAND_MAX: usize = 3;
 /// Exemplars of one slot: reached only by latencies spread over all octaves from 512 ns to 73 minutes.
 pub const EXEMPLARS_PER_SLOT_MAX: usize = EXEMPLARS_PER_BAND_MAX * Band::COUNT;
 
-/// A span by its place, and the bucket that its latency is counted in. Ordered by (bucket, block, row).
+/// A span by its place, and its latency. Ordered by (latency, block, row).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Exemplar {
-    /// Bucket of the span's latency; its count is never 0.
-    pub bucket: Bucket,
+    /// The span's latency, exact; the count of its bucket is never 0.
+    pub latency: DurationNanos,
     /// The block that holds the span; 0 inside a block's own table. One number means one block among all that are merged.
     pub block: u32,
     /// Row of the span in the block.
@@ -27,6 +28,11 @@ pub struct Exemplar {
 }
 
 impl Exemplar {
+    /// The bucket that the span is counted in.
+    pub fn bucket(&self) -> Bucket {
+        Bucket::of(self.latency)
+    }
+
     fn place(&self) -> (u32, u32) {
         (self.block, self.row)
     }
@@ -44,14 +50,14 @@ pub(super) fn reservoir_order(block: u32, row: u32) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Applies the rule for merged slots: sorts, drops repeats, keeps at most three of each band.
-pub(super) fn keep_chosen(exemplars: &mut Vec<Exemplar>) {
+/// Applies the rule for merged slots: sorts, drops repeats, keeps at most `EXEMPLARS_PER_BAND_MAX` of each band.
+pub fn keep_chosen(exemplars: &mut Vec<Exemplar>) {
     exemplars.sort_unstable();
     exemplars.dedup();
     let mut kept = 0;
     let mut seen = 0;
     while let Some(rest) = exemplars.get(seen..).filter(|rest| !rest.is_empty()) {
-        let band = rest.chunk_by(|a, b| a.bucket.band() == b.bucket.band()).next().unwrap_or(rest);
+        let band = rest.chunk_by(|a, b| a.bucket().band() == b.bucket().band()).next().unwrap_or(rest);
         let chosen = choose(band);
         seen += band.len();
         for exemplar in chosen.into_iter().flatten() {

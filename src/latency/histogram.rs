@@ -95,6 +95,11 @@ impl Histogram {
         self.saturated
     }
 
+    /// How many latencies are in `bucket`.
+    pub fn count_of(&self, bucket: Bucket) -> u64 {
+        self.counts.get(usize::from(bucket.index())).copied().unwrap_or(0)
+    }
+
     /// Latency at `quantile`; `None` when nothing was counted. Cost: O(buckets), a few microseconds.
     ///
     /// The value is the upper edge of its HDR bucket: never below the exact nearest-rank latency, and above it by at most

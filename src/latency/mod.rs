@@ -21,7 +21,7 @@ mod tests;
 
 pub use bucket::{Band, Bucket};
 pub use cover::cover;
-pub use exemplar::{EXEMPLARS_PER_BAND_MAX, EXEMPLARS_PER_SLOT_MAX, Exemplar};
+pub use exemplar::{EXEMPLARS_PER_BAND_MAX, EXEMPLARS_PER_SLOT_MAX, Exemplar, keep_chosen};
 pub use histogram::{ExportError, Histogram};
 pub use quantile::{Quantile, QuantileAnswer, QuantileOutOfRange};
 pub use slot::{Resolution, Slot, counting_instant};

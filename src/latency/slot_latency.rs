@@ -15,12 +15,11 @@ pub struct SlotLatency {
 impl SlotLatency {
     /// Makes this what both slots did. Any order and grouping of merges gives the same.
     ///
-    /// The slowest exemplar of all is kept, to the bucket: of two in its bucket the one at the later place is the slowest.
-    /// Cost: O(entries + exemplars of both).
+    /// The slowest exemplar of all is kept. Cost: O(entries + exemplars of both).
     pub fn merge(&mut self, other: &Self) {
         self.histogram.merge(&other.histogram);
         self.exemplars.extend_from_slice(&other.exemplars);
-        self.exemplars.retain(|exemplar| self.histogram.contains(exemplar.bucket));
+        self.exemplars.retain(|exemplar| self.histogram.contains(exemplar.bucket()));
         keep_chosen(&mut self.exemplars);
     }
 
@@ -28,6 +27,13 @@ impl SlotLatency {
     pub fn place_in(&mut self, block: u32) {
         for exemplar in &mut self.exemplars {
             exemplar.block = block;
+        }
+    }
+
+    /// Numbers the exemplars' blocks behind `base` others.
+    pub fn raise_blocks(&mut self, base: u32) {
+        for exemplar in &mut self.exemplars {
+            exemplar.block = exemplar.block.saturating_add(base);
         }
     }
 

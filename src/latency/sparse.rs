@@ -1,6 +1,6 @@
 //! The histogram of a closed slot.
 
-use super::Bucket;
+use super::{Bucket, Quantile, QuantileAnswer};
 use crate::model::DurationNanos;
 use std::cmp::Ordering;
 
@@ -72,9 +72,32 @@ impl SparseHistogram {
         self.saturated
     }
 
+    /// Latency at `quantile`, as `Histogram::at` gives it; `None` when nothing was counted. Cost: O(entries).
+    pub fn at(&self, quantile: Quantile) -> Option<QuantileAnswer> {
+        let rank = quantile.rank(self.count());
+        let mut seen: u64 = 0;
+        let (bucket, _) = self.entries.iter().find(|(_, count)| {
+            seen = seen.saturating_add(*count);
+            rank <= seen
+        })?;
+        Some(QuantileAnswer::new(*bucket, rank, *bucket == Bucket::TOP && 0 < self.saturated))
+    }
+
     /// Whether `bucket` was hit. Cost: O(log entries).
     pub fn contains(&self, bucket: Bucket) -> bool {
         self.entries.binary_search_by_key(&bucket, |entry| entry.0).is_ok()
+    }
+
+    /// How often `bucket` was hit. Cost: O(log entries).
+    pub fn count_of(&self, bucket: Bucket) -> u64 {
+        let found = self.entries.binary_search_by_key(&bucket, |entry| entry.0).ok();
+        found.and_then(|at| self.entries.get(at)).map_or(0, |(_, count)| *count)
+    }
+
+    /// A histogram of these counts, which ascend by bucket; those of 0 are left out.
+    pub fn from_parts(mut entries: Vec<(Bucket, u64)>, sum_ns: u128, saturated: u64) -> Self {
+        entries.retain(|(_, count)| 0 < *count);
+        Self { entries, sum_ns, saturated }
     }
 
     /// What the lower edges of the buckets add up to: the least that the sum can be.

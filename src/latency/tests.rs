@@ -219,7 +219,7 @@ fn slot_latency(block: u32, latencies: &[u64]) -> SlotLatency {
 }
 
 fn exemplar(block: u32, row: u32, ns: u64) -> Exemplar {
-    Exemplar { bucket: Bucket::of(DurationNanos(ns)), block, row }
+    Exemplar { latency: DurationNanos(ns), block, row }
 }
 
 fn merged(parts: &[SlotLatency]) -> SlotLatency {
@@ -247,14 +247,14 @@ fn merged_as_tree(mut parts: Vec<SlotLatency>, choices: &[prop::sample::Index]) 
 #[track_caller]
 fn check_exemplars(slot: &SlotLatency) {
     assert!(slot.exemplars.is_sorted() && slot.exemplars.len() <= EXEMPLARS_PER_SLOT_MAX);
-    assert!(slot.exemplars.iter().all(|one| slot.histogram.contains(one.bucket)));
+    assert!(slot.exemplars.iter().all(|one| slot.histogram.contains(one.bucket())));
     let places: BTreeSet<_> = slot.exemplars.iter().map(|one| (one.block, one.row)).collect();
     assert_eq!(places.len(), slot.exemplars.len(), "unique");
-    for band in slot.exemplars.chunk_by(|a, b| a.bucket.band() == b.bucket.band()) {
+    for band in slot.exemplars.chunk_by(|a, b| a.bucket().band() == b.bucket().band()) {
         assert!(band.len() <= EXEMPLARS_PER_BAND_MAX);
     }
     let slowest = slot.histogram.entries().last().map(|entry| entry.0);
-    assert_eq!(slot.exemplars.last().map(|one| one.bucket), slowest, "the slowest is kept");
+    assert_eq!(slot.exemplars.last().map(Exemplar::bucket), slowest, "the slowest is kept");
 }
 
 #[test]

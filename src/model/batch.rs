@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use super::{DurationNanos, SpanId, TraceId, UnixNanos};
+use super::{DurationNanos, SpanId, TraceId, UNKNOWN_SERVICE, UnixNanos};
 
 /// OTLP `Status.code` for a failed span.
 pub const STATUS_CODE_ERROR: i32 = 2;
@@ -271,6 +271,14 @@ impl SpanBatch {
     /// Resource of a span; an empty one if the batch is inconsistent.
     pub fn resource(&self, span: &Span) -> Resource {
         self.resources.get(self.scope(span).resource as usize).copied().unwrap_or_default()
+    }
+
+    /// `service.namespace` (empty when missing) and `service.name` of a span, as shown.
+    pub fn service_of(&self, span: &Span) -> (Cow<'_, str>, Cow<'_, str>) {
+        let resource = self.resource(span);
+        let service = self.text_lossy(resource.service);
+        let service = if service.is_empty() { Cow::Borrowed(UNKNOWN_SERVICE) } else { service };
+        (self.text_lossy(resource.namespace), service)
     }
 
     /// The string value of the last attribute named `key`, as shown; `None` when there is none or it is no string.

@@ -16,6 +16,6 @@ pub use batch::{
 };
 pub use copy::SpanCopier;
 pub use ids::{ParseIdError, SpanId, TraceId};
-pub use semconv::{PEEL_DIMENSIONS, UNKNOWN_SERVICE, is_service_entry};
-pub use series::{SeriesKey, SpanKind, SpanStatus};
+pub use semconv::{Conventions, PEEL_DIMENSIONS, UNKNOWN_SERVICE};
+pub use series::{Peel, SeriesKey, SpanKind, SpanStatus};
 pub use time::{DurationNanos, TimeRange, UnixNanos};

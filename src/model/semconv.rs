@@ -1,11 +1,16 @@
-//! The few semantic conventions that decide what a number means (OpenTelemetry semantic conventions 1.44).
+//! The few semantic conventions that decide what a number means (OpenTelemetry semantic conventions 1.44), and what of
+//! them a server may set.
 
-use super::{Span, SpanBatch, SpanKind};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::{Rows, Span, SpanBatch, SpanKind};
 
 /// Service name of a resource that has none.
 pub const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// Resource attributes that say where a span ran: exemplars should differ in them, and are shown with them.
+/// Resource attributes that say where a span ran, unless a setting names others: exemplars should differ in them and are
+/// shown with them, and each splits a service's latency into families of its own.
 pub const PEEL_DIMENSIONS: [&str; 7] = [
     "deployment.environment.name",
     "cloud.region",
@@ -16,18 +21,65 @@ pub const PEEL_DIMENSIONS: [&str; 7] = [
     "service.version",
 ];
 
-/// Whether the span counts toward its service's latency: SERVER, or CONSUMER that does not merely receive.
-///
-/// Older instrumentation emits `receive` as CONSUMER; its duration includes waiting for a message.
-pub fn is_service_entry(batch: &SpanBatch, span: &Span) -> bool {
-    match SpanKind::from(span.kind) {
-        SpanKind::Server => true,
-        SpanKind::Consumer => {
-            let operation = batch
-                .string_attribute(span.attributes, "messaging.operation.type")
-                .or_else(|| batch.string_attribute(span.attributes, "messaging.operation"));
-            operation.is_none_or(|operation| operation == "process" || operation == "deliver")
+/// Bits 8 and 9 of OTLP `Span.flags`: it is known whether the parent is remote, and it is.
+const PARENT_IS_REMOTE: u32 = 0x300;
+
+/// What a server's settings say about its spans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conventions {
+    /// Resource attributes, see `PEEL_DIMENSIONS`.
+    pub peel_dimensions: Vec<String>,
+    /// Services that emit only INTERNAL spans: their roots, and those whose parent is remote, count as entries too.
+    pub entry_span_services: BTreeSet<String>,
+}
+
+impl Default for Conventions {
+    fn default() -> Self {
+        Self { peel_dimensions: PEEL_DIMENSIONS.map(str::to_owned).to_vec(), entry_span_services: BTreeSet::new() }
+    }
+}
+
+impl Conventions {
+    /// Whether the span counts toward its service's latency: SERVER, CONSUMER that does not merely receive, and for the
+    /// services of `entry_span_services` INTERNAL spans that nobody in the same service called.
+    ///
+    /// Older instrumentation emits `receive` as CONSUMER; its duration includes waiting for a message.
+    pub fn is_service_entry(&self, batch: &SpanBatch, span: &Span) -> bool {
+        match SpanKind::from(span.kind) {
+            SpanKind::Server => true,
+            SpanKind::Consumer => {
+                let operation = batch
+                    .string_attribute(span.attributes, "messaging.operation.type")
+                    .or_else(|| batch.string_attribute(span.attributes, "messaging.operation"));
+                operation.is_none_or(|operation| operation == "process" || operation == "deliver")
+            }
+            SpanKind::Internal => {
+                let is_outermost = span.parent_span_id.is_zero() || span.flags & PARENT_IS_REMOTE == PARENT_IS_REMOTE;
+                is_outermost && self.entry_span_services.contains(&*batch.service_of(span).1)
+            }
+            SpanKind::Client | SpanKind::Producer => false,
         }
-        SpanKind::Internal | SpanKind::Client | SpanKind::Producer => false,
+    }
+
+    /// Whether spans of this service and kind are entries or not by more than that.
+    pub fn entry_depends_on_span(&self, batch: &SpanBatch, span: &Span) -> bool {
+        match SpanKind::from(span.kind) {
+            SpanKind::Consumer => true,
+            SpanKind::Internal => {
+                !self.entry_span_services.is_empty() && self.entry_span_services.contains(&*batch.service_of(span).1)
+            }
+            SpanKind::Server | SpanKind::Client | SpanKind::Producer => false,
+        }
+    }
+
+    /// The peel dimensions that a resource with these attributes has, with their values.
+    pub fn peel_values<'a>(
+        &'a self,
+        batch: &'a SpanBatch,
+        resource: Rows,
+    ) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        let value =
+            move |dimension: &'a String| Some((dimension.as_str(), batch.string_attribute(resource, dimension)?));
+        self.peel_dimensions.iter().filter_map(value)
     }
 }

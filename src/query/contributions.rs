@@ -1,29 +1,57 @@
-//! Everything that counts toward one question: slots of blocks, roll-ups of sealed partitions, rows of the head.
+//! Everything that counts toward one question: slots of blocks, roll-ups of sealed partitions, rows of the heads. Each
+//! is given to a `Sink` once.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::block::ServiceCount;
-use crate::latency::{Bucket, Histogram, Resolution, Slot, SlotLatency, counting_instant, cover};
-use crate::model::{DurationNanos, SeriesKey, TimeRange, UNKNOWN_SERVICE, UnixNanos, is_service_entry};
+use crate::latency::{Exemplar, Resolution, Slot, SlotLatency, counting_instant, cover};
+use crate::limits::OVERFLOW;
+use crate::model::{SpanBatch, SpanStatus, TimeRange, UnixNanos};
 use crate::store::{EachSlot, HeadPart, Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
 
-use super::{Coverage, PercentileQuestion, Query, QueryError, coverage_of};
+use super::selection::{Groups, Selection, Target};
+use super::{Coverage, Query, QueryError, coverage_of};
 
 /// Length of a day in nanoseconds: the coarsest slot.
 const DAY: u64 = 86_400_000_000_000;
 
-/// What was found for one question.
-#[derive(Debug)]
-pub(super) struct Contributions {
-    pub(super) stored: Vec<Stored>,
-    pub(super) head: Vec<HeadRow>,
-    pub(super) heads: Vec<HeadPart>,
+/// Which slots make up the window.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Slots {
+    /// The fewest.
+    Fewest,
+    /// All of one length, so that the window can be cut between them.
+    Of(Resolution),
+}
+
+impl Slots {
+    fn of(self, range: TimeRange) -> Vec<(Resolution, Range<Slot>)> {
+        match self {
+            Self::Fewest => cover(range),
+            Self::Of(resolution) => {
+                let last = resolution.slot_of(UnixNanos(range.end.0.saturating_sub(1)));
+                vec![(resolution, resolution.slot_of(range.start)..Slot(last.0.saturating_add(1)))]
+            }
+        }
+    }
+}
+
+/// Sees everything that counts, in no order.
+pub(super) trait Sink {
+    /// A slot of one series; its exemplars' blocks are numbered as `Places` numbers them.
+    fn slot(&mut self, target: Target, start: UnixNanos, is_error: bool, latency: &SlotLatency);
+    /// A span of the heads.
+    fn span(&mut self, target: Target, at: UnixNanos, is_error: bool, exemplar: Exemplar);
+}
+
+/// Where the spans are: partitions that were opened, and the heads. Blocks are numbered throughout, those of the heads
+/// (their batches) last.
+#[derive(Debug, Default)]
+pub(super) struct Places {
     pub(super) opens: Vec<Opened>,
-    pub(super) wanted: Wanted,
-    pub(super) service_is_known: bool,
-    pub(super) coverage: Coverage,
+    heads: Vec<(Arc<SpanBatch>, UnixNanos)>,
+    heads_from: u32,
 }
 
 /// A partition that was read.
@@ -33,210 +61,232 @@ pub(super) struct Opened {
     pub(super) open: Arc<OpenPartition>,
     /// Blocks that belong to the snapshot.
     pub(super) visible: u64,
+    pub(super) manifest: Option<Arc<Manifest>>,
+    /// What its block numbers are raised by.
+    pub(super) base: u32,
 }
 
-/// One slot of one series.
+/// Where one span is.
 #[derive(Debug)]
-pub(super) struct Stored {
-    /// Which of `opens`.
-    pub(super) open: usize,
-    /// The block it comes from; `None` for a roll-up.
-    pub(super) block_no: Option<u64>,
-    /// The instants it counts.
-    pub(super) slot: TimeRange,
-    pub(super) latency: SlotLatency,
+pub(super) enum Place<'a> {
+    Block {
+        opened: &'a Opened,
+        block_no: u64,
+    },
+    /// A batch of a head, and the horizon of that.
+    Head(&'a SpanBatch, UnixNanos),
 }
 
-/// One span of the head.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HeadRow {
-    pub(super) head: usize,
-    pub(super) batch: usize,
-    pub(super) row: u32,
-    pub(super) latency: DurationNanos,
+impl Places {
+    /// What a question-wide block number means.
+    pub(super) fn place(&self, block: u32) -> Option<Place<'_>> {
+        if let Some(at) = block.checked_sub(self.heads_from) {
+            return self.heads.get(at as usize).map(|(batch, horizon)| Place::Head(batch, *horizon));
+        }
+        let at = self.opens.partition_point(|opened| opened.base < block).checked_sub(1)?;
+        let opened = self.opens.get(at)?;
+        Some(Place::Block { opened, block_no: u64::from(block - opened.base) })
+    }
 }
 
-/// Which series count.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    service: String,
-    namespace: Option<String>,
+/// What was found for one question.
+#[derive(Debug, Default)]
+pub(super) struct Contributions {
+    pub(super) places: Places,
+    pub(super) groups: Groups,
+    pub(super) service_is_known: bool,
+    pub(super) coverage: Coverage,
+}
+
+/// One walk through a snapshot.
+struct Walk<'a> {
+    query: &'a Query,
+    selection: &'a Selection,
     range: TimeRange,
-}
-
-impl Wanted {
-    fn names(&self, namespace: &str, service: &str) -> bool {
-        self.service == service && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
-    }
-
-    /// The same for names as a batch holds them: valid UTF-8, empty when missing.
-    fn names_bytes(&self, namespace: &[u8], service: &[u8]) -> bool {
-        let service = if service.is_empty() { UNKNOWN_SERVICE.as_bytes() } else { service };
-        self.service.as_bytes() == service
-            && self.namespace.as_ref().is_none_or(|wanted| wanted.as_bytes() == namespace)
-    }
-
-    /// Whether spans of this series count toward the service's latency.
-    pub(super) fn takes(&self, key: &SeriesKey<'_>) -> bool {
-        key.entry && self.names(&key.namespace, &key.service)
-    }
-
-    /// Whether spans counted at this instant are asked for.
-    pub(super) fn counts(&self, at: UnixNanos) -> bool {
-        self.range.contains(at)
-    }
-
-    fn among(&self, services: &[ServiceCount]) -> bool {
-        services.iter().any(|count| self.names(&count.namespace, &count.service))
-    }
-
-    /// The smallest run of series that holds all that count.
-    pub(super) fn series(&self, series: &SeriesList) -> Range<u32> {
-        let mut taken = (0..).zip(series.iter()).filter(|(_, key)| self.takes(key)).map(|(number, _)| number);
-        let Some(first) = taken.next() else { return 0..0 };
-        first..taken.last().unwrap_or(first) + 1
-    }
+    slots: Slots,
+    sink: &'a mut dyn Sink,
+    found: Contributions,
 }
 
 impl Contributions {
+    /// Walks through everything that meets `range`, which is of whole slots.
     pub(super) fn collect(
         query: &Query,
         snapshot: &Snapshot,
-        question: &PercentileQuestion,
+        selection: &Selection,
         range: TimeRange,
+        slots: Slots,
+        sink: &mut dyn Sink,
     ) -> Result<Self, QueryError> {
-        let wanted = Wanted { service: question.service.clone(), namespace: question.namespace.clone(), range };
-        let mut found = Self {
-            stored: Vec::new(),
-            head: Vec::new(),
-            heads: snapshot.heads.clone(),
-            opens: Vec::new(),
-            wanted,
-            service_is_known: false,
-            coverage: coverage_of(snapshot),
-        };
+        let found = Self { coverage: coverage_of(snapshot), ..Self::default() };
+        let mut walk = Walk { query, selection, range, slots, sink, found };
         for (partition, visible) in &snapshot.partitions {
             let manifest = partition.manifest();
             if let Some(manifest) = &manifest {
-                found.service_is_known |= found.wanted.among(&manifest.services);
-                if !manifest.meets(range) || !found.wanted.among(&manifest.services) {
+                let known = selection.among(&manifest.services);
+                walk.found.service_is_known |= known;
+                if !manifest.meets(range) || !known {
                     continue;
                 }
             }
             let read = query.store()?.open_partition(partition).and_then(|open| {
-                found.opens.push(Opened { seq: partition.seq(), open: Arc::clone(&open), visible: *visible });
-                match &manifest {
-                    Some(manifest) => found.add_rollups(&open, manifest),
-                    None => found.add_blocks(&open, *visible),
+                let base = walk.next_base();
+                let opened =
+                    Opened { seq: partition.seq(), open: Arc::clone(&open), visible: *visible, manifest, base };
+                let manifest = opened.manifest.clone();
+                walk.found.places.opens.push(opened);
+                match manifest {
+                    Some(manifest) => walk.rollups(&open, base, &manifest),
+                    None => walk.blocks(&open, base, *visible),
                 }
             });
             if let Err(error) = read {
-                query.unreadable(&mut found.coverage, &format!("partition {}", partition.name()), &error);
+                query.unreadable(&mut walk.found.coverage, &format!("partition {}", partition.name()), &error);
             }
         }
-        found.add_heads();
-        Ok(found)
+        walk.found.places.heads_from = walk.next_base().saturating_add(1);
+        walk.heads(&snapshot.heads)?;
+        Ok(walk.found)
+    }
+}
+
+impl Walk<'_> {
+    /// The number of the last block so far.
+    fn next_base(&self) -> u32 {
+        let last = self.found.places.opens.last();
+        last.map_or(0, |last| last.base.saturating_add(u32::try_from(last.visible).unwrap_or(u32::MAX)))
     }
 
-    /// All of it in one histogram.
-    pub(super) fn add_to(&self, histogram: &mut Histogram) {
-        for stored in &self.stored {
-            histogram.add(&stored.latency.histogram);
-        }
-        for row in &self.head {
-            histogram.record(row.latency);
-        }
-    }
-
-    fn add_blocks(&mut self, open: &OpenPartition, visible: u64) -> Result<(), StoreError> {
+    fn blocks(&mut self, open: &OpenPartition, base: u32, visible: u64) -> Result<(), StoreError> {
         for (block_no, block) in open.blocks(visible) {
             let Some(block) = block else {
-                self.coverage.missing(format!("block {block_no} is damaged"));
+                self.found.coverage.missing(format!("block {block_no} is damaged"));
                 continue;
             };
             let summary = block.summary();
-            self.service_is_known |= self.wanted.among(&summary.services);
+            let known = self.selection.among(&summary.services);
+            self.found.service_is_known |= known;
             let (min, max) = (summary.min_start, summary.max_start);
             let (min, max) = (counting_instant(min, summary.horizon), counting_instant(max, summary.horizon));
-            if !self.wanted.range.meets(min, max) || !self.wanted.among(&summary.services) {
+            if !known || !self.range.meets(min, max) {
                 continue;
             }
+            let slots =
+                Resolution::TenSeconds.slot_of(self.range.start)..Resolution::TenSeconds.slot_of(self.range.end);
             let keys = open.series(block_no)?;
-            let series = self.wanted.series(&keys);
-            let range = self.wanted.range;
-            let slots = Resolution::TenSeconds.slot_of(range.start)..Resolution::TenSeconds.slot_of(range.end);
-            self.add_slots(&keys, Resolution::TenSeconds, Some(block_no), |each| {
-                open.block_slots(block_no, series, slots, each)
+            self.series_runs(&keys, Resolution::TenSeconds, base, |series, each| {
+                open.block_slots(block_no, series, slots.clone(), each)
             })?;
         }
         Ok(())
     }
 
-    fn add_rollups(&mut self, open: &OpenPartition, manifest: &Manifest) -> Result<(), StoreError> {
+    fn rollups(&mut self, open: &OpenPartition, base: u32, manifest: &Manifest) -> Result<(), StoreError> {
         let keys = open.rollup_series()?;
-        let series = self.wanted.series(&keys);
-        // Clipped to the days of the partition, so that "all time" is not a million empty slots.
-        let start = self.wanted.range.start.max(UnixNanos(manifest.min_time.0 / DAY * DAY));
-        let end = UnixNanos((manifest.max_time.0 / DAY).saturating_add(1).saturating_mul(DAY));
-        let range = TimeRange { start, end: self.wanted.range.end.min(end) };
-        for (resolution, slots) in cover(range) {
-            let last = Slot(slots.end.0.saturating_sub(1));
-            let (first, last) = (RollupWindow::of(resolution, slots.start), RollupWindow::of(resolution, last));
-            for window in first.window..=last.window {
-                let table = open.rollup(RollupWindow { resolution, window });
-                self.add_slots(&keys, resolution, None, |each| table.read(series.clone(), slots.clone(), each))?;
+        for (resolution, slots) in self.slots.of(clipped(self.range, manifest)) {
+            for window in rollup_windows(resolution, &slots) {
+                let table = open.rollup(window);
+                self.series_runs(&keys, resolution, base, |series, each| table.read(series, slots.clone(), each))?;
             }
         }
         Ok(())
     }
 
-    /// Takes the slots that `read` gives, of the series that count.
-    fn add_slots(
+    /// Gives the sink the slots that `read` gives, of the series that count.
+    fn series_runs(
         &mut self,
         keys: &SeriesList,
         resolution: Resolution,
-        block_no: Option<u64>,
-        read: impl FnOnce(EachSlot<'_>) -> Result<(), StoreError>,
+        base: u32,
+        mut read: impl FnMut(Range<u32>, EachSlot<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let open = self.opens.len().saturating_sub(1);
-        let (wanted, stored) = (&self.wanted, &mut self.stored);
-        read(&mut |series, slot, latency| {
-            let slot = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
-            if keys.get(series as usize).is_some_and(|key| wanted.takes(key)) {
-                stored.push(Stored { open, block_no, slot, latency: latency.clone() });
-            }
-        })
+        let targets = self.selection.targets(keys, &mut self.found.groups);
+        let Self { sink, found, .. } = self;
+        // Neighbours are read together: those of a service, and apart from them its families in a block.
+        for run in targets.chunk_by(|(a, _), (b, _)| b - a <= SERIES_GAP_MAX) {
+            let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else { continue };
+            read(*first..*last + 1, &mut |series, slot, latency| {
+                let Ok(at) = run.binary_search_by_key(&series, |(number, _)| *number) else { return };
+                let (Some((_, target)), Some(key)) = (run.get(at), keys.get(series as usize)) else { return };
+                latency.raise_blocks(base);
+                let is_overflow = key.peel.as_ref().is_some_and(|peel| peel.value == OVERFLOW);
+                if !target.whole && is_overflow {
+                    found.coverage.missing(OVERFLOW_REASON.to_owned());
+                }
+                sink.slot(*target, resolution.start_of(slot), key.status == SpanStatus::Error, latency);
+            })?;
+        }
+        Ok(())
     }
 
-    /// The head has no histograms: its rows are looked at, each span once.
-    fn add_heads(&mut self) {
+    /// The heads have no histograms: their rows are looked at, each span once.
+    fn heads(&mut self, heads: &[HeadPart]) -> Result<(), QueryError> {
+        let conventions = self.query.conventions()?;
         let mut seen = HashSet::new();
-        let heads = self.heads.clone();
-        for (head_no, head) in heads.iter().enumerate() {
-            for (batch_no, batch) in head.batches.iter().enumerate() {
-                let of_service: Vec<bool> = (batch.scopes.iter())
-                    .map(|scope| batch.resources.get(scope.resource as usize).copied().unwrap_or_default())
-                    .map(|resource| {
-                        self.wanted.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
-                    })
-                    .collect();
+        for head in heads {
+            for batch in &head.batches {
+                let block = self.found.places.heads_from + u32::try_from(self.found.places.heads.len()).unwrap_or(0);
+                self.found.places.heads.push((Arc::clone(batch), head.horizon));
+                let of_service = self.scopes_of_service(batch);
+                let mut groups_of: HashMap<u32, Vec<u32>> = HashMap::new();
                 for (row, span) in (0..).zip(&batch.spans) {
                     if !of_service.get(span.scope as usize).copied().unwrap_or(false) {
                         continue;
                     }
-                    self.service_is_known = true;
+                    self.found.service_is_known = true;
                     let at = counting_instant(span.start_time_unix_nano, head.horizon);
                     let Some(latency) = span.latency() else { continue };
-                    if self.wanted.range.contains(at) && is_service_entry(batch, span) && seen.insert(span.key()) {
-                        self.head.push(HeadRow { head: head_no, batch: batch_no, row, latency });
+                    let counts = self.range.contains(at) && conventions.is_service_entry(batch, span);
+                    if !counts || !seen.insert(span.key()) {
+                        continue;
+                    }
+                    let exemplar = Exemplar { latency, block, row };
+                    let compute = |groups: &mut Groups| self.selection.groups_of(batch, span, &conventions, groups);
+                    let groups = if self.selection.is_grouped_by_resource() {
+                        let known = groups_of.entry(span.scope);
+                        known.or_insert_with(|| compute(&mut self.found.groups)).clone()
+                    } else {
+                        compute(&mut self.found.groups)
+                    };
+                    let mut groups = groups.into_iter();
+                    let target = Target { whole: true, group: groups.next() };
+                    self.sink.span(target, at, span.is_error(), exemplar);
+                    for group in groups {
+                        let target = Target { whole: false, group: Some(group) };
+                        self.sink.span(target, at, span.is_error(), exemplar);
                     }
                 }
             }
         }
+        Ok(())
     }
 
-    /// The stored slots that counted something in `bucket`.
-    pub(super) fn slots_with(&self, bucket: Bucket) -> impl Iterator<Item = &Stored> {
-        self.stored.iter().filter(move |stored| stored.latency.histogram.contains(bucket))
+    fn scopes_of_service(&self, batch: &SpanBatch) -> Vec<bool> {
+        let resources = batch.scopes.iter().map(|scope| batch.resources.get(scope.resource as usize));
+        let resources = resources.map(|resource| resource.copied().unwrap_or_default());
+        let names = |resource: crate::model::Resource| {
+            self.selection.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
+        };
+        resources.map(names).collect()
     }
+}
+
+/// Series between two that count that are read with them rather than passed over: about a chunk's worth.
+const SERIES_GAP_MAX: u32 = 64;
+
+const OVERFLOW_REASON: &str =
+    "a peel dimension has more values than are kept apart; the others are one group, __overflow__";
+
+/// The range clipped to the days of a partition, so that "all time" is not a million empty slots.
+pub(super) fn clipped(range: TimeRange, manifest: &Manifest) -> TimeRange {
+    let start = range.start.max(UnixNanos(manifest.min_time.0 / DAY * DAY));
+    let end = UnixNanos((manifest.max_time.0 / DAY).saturating_add(1).saturating_mul(DAY));
+    TimeRange { start, end: range.end.min(end) }
+}
+
+/// The tables that hold these slots.
+pub(super) fn rollup_windows(resolution: Resolution, slots: &Range<Slot>) -> impl Iterator<Item = RollupWindow> {
+    let last = Slot(slots.end.0.saturating_sub(1));
+    let (first, last) = (RollupWindow::of(resolution, slots.start), RollupWindow::of(resolution, last));
+    (first.window..=last.window).map(move |window| RollupWindow { resolution, window })
 }

@@ -1,23 +1,22 @@
-//! From a bucket to traces in it. First the exemplars that were kept; where none is in that very bucket, the columns
-//! are searched: every counted span is stored, so there is one.
+//! From a bucket to traces in it. First the exemplars that were kept; where none is in that very bucket, `lookup` finds
+//! one: every counted span is stored, so there is one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::ControlFlow;
 
 use parking_lot::Mutex;
 
-use crate::latency::{Bucket, Resolution, counting_instant};
-use crate::model::{DurationNanos, PEEL_DIMENSIONS, Rows, SpanBatch, SpanId, TraceId, UnixNanos};
+use crate::latency::{Bucket, Exemplar, counting_instant};
+use crate::model::{Conventions, DurationNanos, SpanBatch, SpanId, TraceId, UnixNanos};
 
-use crate::store::{OpenPartition, StoreError};
-
-use super::contributions::{Contributions, Stored};
+use super::contributions::{Opened, Place, Places};
+use super::lookup::Lookup;
+use super::tally::Tally;
 use super::{Coverage, Query};
 
 /// Candidates that are read for each exemplar that is shown, to choose the best from.
 const CANDIDATES_PER_EXEMPLAR: usize = 2;
-/// A search of the columns ends with this many.
-const FOUND_ENOUGH: usize = 2;
+/// Up to so many, those that were kept will do; who asks for more gets all that are stored.
+const KEPT_WILL_DO: usize = 5;
 /// Exemplars kept decoded, about half a kilobyte each.
 const CACHED_MAX: usize = 8_192;
 
@@ -37,17 +36,9 @@ pub struct ExemplarAnswer {
     /// Status ERROR.
     pub error: bool,
     /// Where it ran, as far as the resource says.
-    pub attributes: Vec<(&'static str, String)>,
+    pub attributes: Vec<(String, String)>,
     /// Whether its latency lies in the bucket that was asked for; else it lies above.
     pub in_bucket: bool,
-}
-
-/// A span by its place in a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    open: usize,
-    block_no: u64,
-    row: u32,
 }
 
 /// Exemplars that were read lately, by partition, block and row. Blocks never change, so neither does an entry; when
@@ -69,39 +60,41 @@ impl ExemplarCache {
     }
 }
 
-impl Contributions {
+/// What leads from a tally to traces.
+pub(super) struct Exemplars<'a> {
+    pub(super) query: &'a Query,
+    pub(super) places: &'a Places,
+    pub(super) conventions: &'a Conventions,
+}
+
+impl Exemplars<'_> {
     /// Traces whose latency lies in `bucket`: the slowest first, then such as differ in place or outcome. For the top
     /// bucket of the answer the first one is the slowest span of all.
-    pub(super) fn exemplars(
+    pub(super) fn in_bucket(
         &self,
-        query: &Query,
+        tally: &Tally,
         bucket: Bucket,
-        is_slowest: bool,
+        lookup: &Lookup<'_>,
         exemplars_max: usize,
         coverage: &mut Coverage,
     ) -> Vec<ExemplarAnswer> {
         if exemplars_max == 0 {
             return Vec::new();
         }
-        let candidates = exemplars_max * CANDIDATES_PER_EXEMPLAR;
-        let mut found = self.in_head(bucket, candidates);
-        let mut places = self.kept(|known| known == bucket);
-        if is_slowest {
-            // Merged slots know their slowest span to the bucket only, those of blocks to the nanosecond.
-            places.extend(self.slowest_behind_rollups(query, bucket, coverage));
-            self.resolve(query, &places, &mut found, coverage);
-        } else {
-            if found.is_empty() && places.is_empty() {
-                places = self.searched(query, bucket, coverage);
-            }
-            places.truncate(candidates);
-            self.resolve(query, &places, &mut found, coverage);
+        let mut candidates = tally.candidates(|known| known == bucket);
+        candidates.truncate(exemplars_max * CANDIDATES_PER_EXEMPLAR);
+        let mut found = self.resolve(&candidates, lookup, coverage);
+        let counted = usize::try_from(tally.count_in(bucket)).unwrap_or(usize::MAX);
+        let wanted = if exemplars_max <= KEPT_WILL_DO { 1 } else { exemplars_max.min(counted) };
+        if found.len() < wanted {
+            found.extend(self.resolve(&lookup.in_bucket(bucket, wanted, coverage), lookup, coverage));
         }
         if found.is_empty() {
-            // Only damage leads here: the next slower ones are better than none, and say that they are not exact.
-            let mut above = self.kept(|known| bucket < known);
-            above.truncate(candidates);
-            self.resolve(query, &above, &mut found, coverage);
+            // Only damage or retention lead here: the next slower ones are better than none, and say so.
+            let mut above = tally.candidates(|known| bucket < known);
+            let near = exemplars_max * CANDIDATES_PER_EXEMPLAR;
+            let above = above.split_off(above.len().saturating_sub(near));
+            found = self.resolve(&above, lookup, coverage);
         }
         for exemplar in &mut found {
             exemplar.in_bucket = Bucket::of(exemplar.duration) == bucket;
@@ -109,144 +102,69 @@ impl Contributions {
         slowest_and_diverse(found, exemplars_max)
     }
 
-    fn in_head(&self, bucket: Bucket, candidates: usize) -> Vec<ExemplarAnswer> {
-        let rows = self.head.iter().filter(|row| Bucket::of(row.latency) == bucket);
-        let mut rows: Vec<_> = rows.copied().collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.latency));
-        rows.truncate(candidates);
-        let answers = rows.into_iter().filter_map(|row| {
-            let head = self.heads.get(row.head)?;
-            exemplar(head.batches.get(row.batch)?, row.row as usize, head.horizon)
-        });
-        answers.collect()
-    }
-
-    /// Places of kept exemplars, the newest first.
-    fn kept(&self, wanted: impl Fn(Bucket) -> bool) -> Vec<Place> {
-        let mut places = Vec::new();
-        for stored in &self.stored {
-            for exemplar in stored.latency.exemplars.iter().filter(|exemplar| wanted(exemplar.bucket)) {
-                places.push(Place { open: stored.open, block_no: u64::from(exemplar.block), row: exemplar.row });
+    /// Reads the spans, block by block, those that are not known yet; those that the question does not select are left out.
+    fn resolve(&self, wanted: &[Exemplar], lookup: &Lookup<'_>, coverage: &mut Coverage) -> Vec<ExemplarAnswer> {
+        let mut found = Vec::new();
+        let mut by_block: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for exemplar in wanted {
+            by_block.entry(exemplar.block).or_default().push(exemplar.row);
+        }
+        for (block, rows) in by_block {
+            match self.places.place(block) {
+                Some(Place::Head(batch, horizon)) => {
+                    let taken = rows.iter().filter(|row| lookup.shows(batch, **row as usize));
+                    let exemplars = taken.filter_map(|row| exemplar(batch, *row as usize, horizon, self.conventions));
+                    found.extend(exemplars);
+                }
+                Some(Place::Block { opened, block_no }) => {
+                    self.read_block(opened, block_no, rows, lookup, coverage, &mut found);
+                }
+                None => {}
             }
         }
-        places.sort_unstable_by(|a, b| b.cmp(a));
-        places.dedup();
-        places
+        found
     }
 
-    /// For each roll-up that counted something in `bucket`: what the blocks behind it kept of that bucket.
-    fn slowest_behind_rollups(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
-        let mut places = Vec::new();
-        for stored in self.slots_with(bucket).filter(|stored| stored.block_no.is_none()) {
-            let Some(opened) = self.opens.get(stored.open) else { continue };
-            let slots =
-                Resolution::TenSeconds.slot_of(stored.slot.start)..Resolution::TenSeconds.slot_of(stored.slot.end);
-            for (block_no, block) in opened.open.blocks(opened.visible) {
-                let Some(block) = block else { continue };
-                let summary = block.summary();
-                let longest = summary.services.iter().map(|service| service.max_latency).max().unwrap_or_default();
-                let counted = |at| counting_instant(at, summary.horizon);
-                let (first, last) = (counted(summary.min_start), counted(summary.max_start));
-                if Bucket::of(longest) < bucket || !stored.slot.meets(first, last) {
-                    continue;
-                }
-                let read = opened.open.series(block_no).and_then(|keys| {
-                    let series = self.wanted.series(&keys);
-                    opened.open.block_slots(block_no, series, slots.clone(), &mut |_, _, latency| {
-                        let inside = latency.exemplars.iter().filter(|exemplar| exemplar.bucket == bucket);
-                        places.extend(inside.map(|exemplar| Place { open: stored.open, block_no, row: exemplar.row }));
-                    })
-                });
-                if let Err(error) = read {
-                    query.unreadable(coverage, &format!("block {block_no}"), &error);
-                }
-            }
-        }
-        places.sort_unstable_by(|a, b| b.cmp(a));
-        places.dedup();
-        places
-    }
-
-    /// Looks the bucket up in the columns of the blocks that counted it, newest first, until one is found.
-    fn searched(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
-        let mut looked_at = HashSet::new();
-        let mut slots: Vec<&Stored> = self.slots_with(bucket).collect();
-        slots.sort_by_key(|stored| std::cmp::Reverse(stored.slot.start));
-        for stored in slots {
-            let Some(opened) = self.opens.get(stored.open) else { continue };
-            let blocks = stored.block_no.map_or(1..=opened.visible, |block_no| block_no..=block_no);
-            for block_no in blocks.rev() {
-                if !looked_at.insert((stored.open, block_no)) {
-                    continue;
-                }
-                match self.search_block(stored.open, &opened.open, block_no, bucket) {
-                    Ok(places) if places.is_empty() => {}
-                    Ok(places) => return places,
-                    Err(error) => query.unreadable(coverage, &format!("block {block_no}"), &error),
-                }
-            }
-        }
-        Vec::new()
-    }
-
-    fn search_block(
+    fn read_block(
         &self,
-        open_no: usize,
-        open: &OpenPartition,
+        opened: &Opened,
         block_no: u64,
-        bucket: Bucket,
-    ) -> Result<Vec<Place>, StoreError> {
-        let Some(block) = open.block(block_no) else { return Ok(Vec::new()) };
-        let series = open.series(block_no)?;
-        let horizon = block.summary().horizon;
-        let mut places = Vec::new();
-        // The top bucket takes everything longer as well.
-        let high = if bucket == Bucket::TOP { DurationNanos(u64::MAX) } else { bucket.high() };
-        open.scan_latency(block_no, &(bucket.low()..=high), &mut |row, number, start, _| {
-            let counted = self.wanted.counts(counting_instant(start, horizon))
-                && series.get(number as usize).is_some_and(|key| self.wanted.takes(key));
-            if counted {
-                places.push(Place { open: open_no, block_no, row });
-            }
-            if places.len() < FOUND_ENOUGH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        Ok(places)
-    }
-
-    /// Reads the spans at `places`, block by block, those that are not known yet.
-    fn resolve(&self, query: &Query, places: &[Place], found: &mut Vec<ExemplarAnswer>, coverage: &mut Coverage) {
-        let mut by_block: BTreeMap<(usize, u64), Vec<u32>> = BTreeMap::new();
-        for place in places {
-            let Some(opened) = self.opens.get(place.open) else { continue };
-            match query.exemplars.get((opened.seq, place.block_no, place.row)) {
-                Some(known) => found.push(known),
-                None => by_block.entry((place.open, place.block_no)).or_default().push(place.row),
-            }
-        }
-        for ((open_no, block_no), mut rows) in by_block {
-            rows.sort_unstable();
-            rows.dedup();
-            let Some(opened) = self.opens.get(open_no) else { continue };
-            let Some(block) = opened.open.block(block_no) else { continue };
-            match opened.open.spans(block_no, &rows) {
-                Ok(spans) => {
-                    let horizon = block.summary().horizon;
-                    for (at, row) in rows.iter().enumerate() {
-                        let Some(exemplar) = exemplar(&spans, at, horizon) else { continue };
-                        query.exemplars.insert((opened.seq, block_no, *row), &exemplar);
-                        found.push(exemplar);
-                    }
+        mut rows: Vec<u32>,
+        lookup: &Lookup<'_>,
+        coverage: &mut Coverage,
+        found: &mut Vec<ExemplarAnswer>,
+    ) {
+        rows.sort_unstable();
+        rows.dedup();
+        if !lookup.looks_at_spans() {
+            rows.retain(|row| match self.query.exemplars.get((opened.seq, block_no, *row)) {
+                Some(known) => {
+                    found.push(known);
+                    false
                 }
-                Err(error) => query.unreadable(coverage, &format!("block {block_no}"), &error),
+                None => true,
+            });
+        }
+        let Some(block) = opened.open.block(block_no).filter(|_| !rows.is_empty()) else { return };
+        match opened.open.spans(block_no, &rows) {
+            Ok(spans) => {
+                let horizon = block.summary().horizon;
+                for (at, row) in rows.iter().enumerate() {
+                    let Some(exemplar) = exemplar(&spans, at, horizon, self.conventions) else { continue };
+                    self.query.exemplars.insert((opened.seq, block_no, *row), &exemplar);
+                    found.extend(Some(exemplar).filter(|_| lookup.shows(&spans, at)));
+                }
             }
+            Err(error) => self.query.unreadable(coverage, &format!("block {block_no}"), &error),
         }
     }
 }
 
 /// `in_bucket` is for the caller to say.
-fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos) -> Option<ExemplarAnswer> {
+fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos, conventions: &Conventions) -> Option<ExemplarAnswer> {
     let span = batch.spans.get(row)?;
     let duration = span.latency()?;
+    let places = conventions.peel_values(batch, batch.resource(span).attributes);
     Some(ExemplarAnswer {
         trace_id: span.trace_id,
         span_id: span.span_id,
@@ -254,14 +172,9 @@ fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos) -> Option<Exempla
         time: counting_instant(span.start_time_unix_nano, horizon),
         span_name: batch.text_lossy(span.name).into_owned(),
         error: span.is_error(),
-        attributes: shown_attributes(batch, batch.resource(span).attributes),
+        attributes: places.map(|(key, value)| (key.to_owned(), value.into_owned())).collect(),
         in_bucket: false,
     })
-}
-
-fn shown_attributes(batch: &SpanBatch, rows: Rows) -> Vec<(&'static str, String)> {
-    let shown = PEEL_DIMENSIONS.iter();
-    shown.filter_map(|key| Some((*key, batch.string_attribute(rows, key)?.into_owned()))).collect()
 }
 
 /// The slowest first; then those that differ from all before in place or outcome; then the rest, slowest first.

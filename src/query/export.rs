@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::block::BlockSummary;
-use crate::model::{SeriesKey, Span, SpanBatch, SpanCopier, SpanKey, UnixNanos};
+use crate::model::{Span, SpanBatch, SpanCopier, SpanKey, UnixNanos};
 use crate::otlp::{self, JsonDialect, Utf8};
 use crate::store::{HeadPart, Partition, Snapshot, Store};
 
@@ -168,7 +168,7 @@ impl ExportQuestion {
     fn selects(&self, batch: &SpanBatch, span: &Span) -> bool {
         let at = span.index_time();
         self.may_select(at, at)
-            && self.service.as_ref().is_none_or(|wanted| SeriesKey::of(batch, span).service == wanted.as_str())
+            && self.service.as_ref().is_none_or(|wanted| batch.service_of(span).1 == wanted.as_str())
     }
 }
 

@@ -4,8 +4,13 @@
 mod contributions;
 mod exemplars;
 mod export;
+mod groups;
+mod lookup;
 mod percentile;
+mod selection;
 mod services;
+mod steps;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -16,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::model::{TimeRange, UnixNanos};
+use crate::model::{Conventions, DurationNanos, TimeRange, UnixNanos};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::Counters;
 
@@ -24,8 +29,11 @@ pub use crate::latency::{Quantile, QuantileOutOfRange};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
-pub use percentile::{PercentileAnswer, PercentileQuestion, QuantileRow};
+pub use groups::{Group, Rest};
+pub use percentile::{Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
+pub use selection::{GroupLabel, Grouping};
 pub use services::ServiceRow;
+pub use steps::StepRow;
 pub use trace::TraceAnswer;
 
 /// Why a question has no answer.
@@ -53,6 +61,16 @@ pub enum QueryError {
         start: u64,
         /// As asked.
         end: u64,
+    },
+    /// A step that no series is made of, or one so short that the series would be too long.
+    #[error("step {}s cannot be used for {steps} steps: it must be a whole multiple of 10s, and a series has at most {steps_max} steps", step.0 / 1_000_000_000)]
+    BadStep {
+        /// As asked.
+        step: DurationNanos,
+        /// How many the window has.
+        steps: u64,
+        /// How many it may have.
+        steps_max: u64,
     },
     /// A bug of ours ended the question.
     #[error("the question could not be answered because of an internal error; it is in the log")]
@@ -133,6 +151,14 @@ impl Query {
     /// The time against which relative times are meant.
     pub fn now(&self) -> UnixNanos {
         self.clock.now()
+    }
+
+    /// What the settings say of spans.
+    ///
+    /// # Errors
+    /// `Starting`.
+    pub fn conventions(&self) -> Result<Arc<Conventions>, QueryError> {
+        Ok(Arc::clone(&self.store()?.config().conventions))
     }
 
     /// Sizes of the store.

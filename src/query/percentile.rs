@@ -1,10 +1,20 @@
-//! The heart: a percentile, and the traces in its very bucket.
+//! The heart: a percentile, and the traces in its very bucket; as a whole, by group, by step, and beside an earlier window.
 
-use crate::latency::{Bucket, Histogram, Quantile};
-use crate::model::{DurationNanos, TimeRange};
+use crate::latency::{Bucket, Exemplar, Quantile, QuantileAnswer, Resolution, SlotLatency};
+use crate::model::{DurationNanos, TimeRange, UnixNanos};
+use crate::store::Snapshot;
 
-use super::contributions::Contributions;
+use super::contributions::{Contributions, Sink, Slots};
+use super::exemplars::Exemplars;
+use super::groups::{Group, Rest, ranked};
+use super::lookup::Lookup;
+use super::selection::{GroupLabel, Grouping, Selection, Target};
+use super::steps::{StepRow, Steps, resolution_of};
+use super::tally::Tally;
 use super::{Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
+
+/// Steps of one answer, as in Prometheus.
+pub const STEPS_MAX: u64 = 11_000;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -19,6 +29,23 @@ pub struct PercentileQuestion {
     pub range: TimeRange,
     /// Traces per quantile; 0 for none.
     pub exemplars_max: usize,
+    /// What the answer is split by.
+    pub by: Option<Grouping>,
+    /// Groups of the answer; what is left is one more.
+    pub groups_max: usize,
+    /// Length of a step of the series: a whole multiple of 10 s; `None` for no series.
+    pub step: Option<DurationNanos>,
+    /// How far back the window lies that this one is compared with.
+    pub versus: Option<DurationNanos>,
+}
+
+impl PercentileQuestion {
+    /// A question about a service without groups, steps or comparison.
+    pub fn plain(service: &str, quantiles: Vec<Quantile>, range: TimeRange, exemplars_max: usize) -> Self {
+        let service = service.to_owned();
+        let (namespace, by, step, versus) = (None, None, None, None);
+        Self { service, namespace, quantiles, range, exemplars_max, by, groups_max: 0, step, versus }
+    }
 }
 
 /// The answer.
@@ -28,12 +55,31 @@ pub struct PercentileAnswer {
     pub service: String,
     /// What was answered: whole slots.
     pub range: TimeRange,
-    /// Spans counted.
-    pub count: u64,
-    /// One per question; empty when there are no spans.
-    pub quantiles: Vec<QuantileRow>,
+    /// What was counted.
+    pub whole: Counted,
+    /// The groups that add most to the tail, first.
+    pub groups: Vec<Group>,
+    /// The groups that are not shown, when there are such.
+    pub rest: Option<Rest>,
+    /// One per step with a span, in order.
+    pub steps: Vec<StepRow>,
+    /// The window that this one is compared with.
+    pub versus: Option<Box<PercentileAnswer>>,
     /// What is missing.
     pub coverage: Coverage,
+}
+
+/// What one histogram says.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// Spans counted.
+    pub count: u64,
+    /// Those of them with status ERROR.
+    pub errors: u64,
+    /// Sum of their latencies.
+    pub sum_ns: u128,
+    /// One per quantile asked for; empty when there are no spans.
+    pub quantiles: Vec<QuantileRow>,
 }
 
 /// One quantile.
@@ -55,52 +101,160 @@ pub struct QuantileRow {
     pub exemplars: Vec<ExemplarAnswer>,
 }
 
+/// The whole window, and its groups.
+struct Window {
+    whole: Tally,
+    groups: Vec<Tally>,
+}
+
+impl Window {
+    fn group(&mut self, number: u32) -> Option<&mut Tally> {
+        let at = number as usize;
+        if self.groups.len() <= at {
+            self.groups.resize_with(at + 1, Tally::sparse);
+        }
+        self.groups.get_mut(at)
+    }
+}
+
+impl Sink for Window {
+    fn slot(&mut self, target: Target, _start: UnixNanos, is_error: bool, latency: &SlotLatency) {
+        if target.whole {
+            self.whole.add(latency, is_error);
+        }
+        if let Some(group) = target.group.and_then(|number| self.group(number)) {
+            group.add(latency, is_error);
+        }
+    }
+
+    fn span(&mut self, target: Target, _at: UnixNanos, is_error: bool, exemplar: Exemplar) {
+        if target.whole {
+            self.whole.record(exemplar, is_error);
+        }
+        if let Some(group) = target.group.and_then(|number| self.group(number)) {
+            group.record(exemplar, is_error);
+        }
+    }
+}
+
 impl Query {
     /// Percentiles of a service's latency with traces that show them. Cost: about a hundred histograms per sealed
-    /// partition, those of each overlapping block in the active one, one pass over the head.
+    /// partition, those of each overlapping block in the active one, one pass over the head; with `step` once more.
     ///
     /// # Errors
-    /// `Starting`, `UnknownService`, `EmptyWindow`.
+    /// `Starting`, `UnknownService`, `EmptyWindow`, `BadStep`.
     pub fn percentile(&self, question: &PercentileQuestion) -> Result<PercentileAnswer, QueryError> {
         if question.range.end <= question.range.start {
             let (start, end) = (question.range.start.0, question.range.end.0);
             return Err(QueryError::EmptyWindow { start, end });
         }
-        let range = whole_slots(question.range);
+        let resolution = question.step.map(|step| resolution_of(step, question.range)).transpose()?;
         let snapshot = self.store()?.snapshot();
-        let contributions = Contributions::collect(self, &snapshot, question, range)?;
-        if !contributions.service_is_known {
+        let mut answer = self.percentile_of(&snapshot, question, question.range, resolution)?;
+        if let Some(back) = question.versus {
+            let range = &question.range;
+            let range = TimeRange { start: range.start.saturating_sub(back), end: range.end.saturating_sub(back) };
+            answer.versus = Some(Box::new(self.percentile_of(&snapshot, question, range, resolution)?));
+        }
+        Ok(answer)
+    }
+
+    fn percentile_of(
+        &self,
+        snapshot: &Snapshot,
+        question: &PercentileQuestion,
+        range: TimeRange,
+        resolution: Option<Resolution>,
+    ) -> Result<PercentileAnswer, QueryError> {
+        let range = whole_slots(range);
+        let (service, namespace) = (question.service.clone(), question.namespace.clone());
+        let selection = Selection { service, namespace, by: question.by.clone() };
+        let mut window = Window { whole: Tally::dense(), groups: Vec::new() };
+        let mut found = Contributions::collect(self, snapshot, &selection, range, Slots::Fewest, &mut window)?;
+        if !found.service_is_known {
             let nearest = self.nearest_services(&question.service)?;
             return Err(QueryError::UnknownService { service: question.service.clone(), nearest });
         }
-        let mut histogram = Histogram::new();
-        contributions.add_to(&mut histogram);
-        let mut coverage = contributions.coverage.clone();
-        if 0 < histogram.saturated() {
-            let spans = histogram.saturated();
-            coverage.missing(format!("{spans} spans are longer than the top bucket and counted in it"));
+        let saturated = window.whole.saturated();
+        if 0 < saturated {
+            found.coverage.missing(format!("{saturated} spans are longer than the top bucket and counted in it"));
         }
-        let mut rows = Vec::new();
-        for quantile in &question.quantiles {
-            let Some(at) = histogram.at(*quantile) else { continue };
-            let exemplars = contributions.exemplars(
-                self,
-                at.bucket,
-                at.rank == histogram.count(),
-                question.exemplars_max,
-                &mut coverage,
-            );
-            rows.push(QuantileRow {
-                quantile: *quantile,
-                value: at.value,
-                low: Bucket::low(at.bucket),
-                high: Bucket::high(at.bucket),
-                relative_error_max: at.relative_error_max,
-                rank: at.rank,
-                exemplars,
-            });
-        }
+        let conventions = self.conventions()?;
+        let mut rows = Rows {
+            question,
+            exemplars: Exemplars { query: self, places: &found.places, conventions: &conventions },
+            selection: &selection,
+            range,
+            coverage: found.coverage,
+        };
+        let whole = rows.counted(&window.whole, None, false);
+        let (groups, rest) = match &question.by {
+            Some(by) => ranked(&window.whole, &window.groups, &found.groups.labels, by, &mut rows),
+            None => (Vec::new(), None),
+        };
+        let coverage = rows.coverage;
+        let steps = match (question.step, resolution) {
+            (Some(step), Some(resolution)) => {
+                let mut steps = Steps::new(step, range);
+                let slots = Slots::Of(resolution);
+                let _again = Contributions::collect(self, snapshot, &selection, range, slots, &mut steps)?;
+                steps.rows(&question.quantiles)
+            }
+            _ => Vec::new(),
+        };
         let service = question.service.clone();
-        Ok(PercentileAnswer { service, range, count: histogram.count(), quantiles: rows, coverage })
+        Ok(PercentileAnswer { service, range, whole, groups, rest, steps, versus: None, coverage })
+    }
+}
+
+/// Turns tallies into rows of the answer.
+pub(super) struct Rows<'a> {
+    pub(super) question: &'a PercentileQuestion,
+    exemplars: Exemplars<'a>,
+    selection: &'a Selection,
+    range: TimeRange,
+    coverage: Coverage,
+}
+
+impl Rows<'_> {
+    /// `group` names the spans that count, `ungrouped` those in no group; neither: all.
+    pub(super) fn counted(&mut self, tally: &Tally, group: Option<&GroupLabel>, ungrouped: bool) -> Counted {
+        let Exemplars { query, places, conventions } = self.exemplars;
+        let (selection, range) = (self.selection, self.range);
+        let lookup = Lookup { query, places, selection, conventions, range, group, ungrouped };
+        let at = |quantile: &Quantile| Some((*quantile, tally.at(*quantile)?));
+        let quantiles = self.question.quantiles.iter().filter_map(at).map(|(quantile, at)| {
+            let exemplars =
+                self.exemplars.in_bucket(tally, at.bucket, &lookup, self.question.exemplars_max, &mut self.coverage);
+            QuantileRow::new(quantile, &at, exemplars)
+        });
+        Counted { quantiles: quantiles.collect(), count: tally.count(), errors: tally.errors(), sum_ns: tally.sum_ns() }
+    }
+
+    /// The same without exemplars.
+    pub(super) fn counted_only(&self, tally: &Tally) -> Counted {
+        Counted::without_exemplars(tally, &self.question.quantiles)
+    }
+}
+
+impl Counted {
+    pub(super) fn without_exemplars(tally: &Tally, quantiles: &[Quantile]) -> Self {
+        let at = |quantile: &Quantile| Some(QuantileRow::new(*quantile, &tally.at(*quantile)?, Vec::new()));
+        let quantiles = quantiles.iter().filter_map(at).collect();
+        Self { count: tally.count(), errors: tally.errors(), sum_ns: tally.sum_ns(), quantiles }
+    }
+}
+
+impl QuantileRow {
+    fn new(quantile: Quantile, at: &QuantileAnswer, exemplars: Vec<ExemplarAnswer>) -> Self {
+        Self {
+            quantile,
+            value: at.value,
+            low: Bucket::low(at.bucket),
+            high: Bucket::high(at.bucket),
+            relative_error_max: at.relative_error_max,
+            rank: at.rank,
+            exemplars,
+        }
     }
 }

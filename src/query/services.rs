@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{SeriesKey, UnixNanos};
+use crate::model::UnixNanos;
 use crate::store::Snapshot;
 
 use super::{Query, QueryError};
@@ -36,8 +36,8 @@ impl Query {
         self.services_in_blocks(&snapshot, &mut add)?;
         for batch in snapshot.heads.iter().flat_map(|head| &head.batches) {
             for span in &batch.spans {
-                let key = SeriesKey::of(batch, span);
-                add(&key.namespace, &key.service, 1, span.index_time());
+                let (namespace, service) = batch.service_of(span);
+                add(&namespace, &service, 1, span.index_time());
             }
         }
         let rows = rows.into_iter().map(|((namespace, name), (span_count, last_seen))| ServiceRow {

@@ -1,20 +1,18 @@
 //! A head becomes a block, or several: columns, index, latency slots and exemplars in one atomic batch, together with the journal
 //! sequence that they cover.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::{self, Block, BlockError, RowRef, SectionId};
 use crate::clock;
-use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
 use crate::limits::BLOCK_SPANS_MAX;
-use crate::model::{PEEL_DIMENSIONS, Rows, SpanBatch};
+use crate::model::Conventions;
 use crate::telemetry::Counters;
 
 use super::engine::Batch;
 use super::pages::{BlockSections, Checkpoint, Kind, Place};
-use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files};
+use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files, slots};
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +43,7 @@ impl Store {
             // The attempt before said that it failed, and yet it was written.
             Ok((Checkpointed { spans: frozen.part.spans, ..Checkpointed::default() }, 0))
         } else {
-            open.write_block(&frozen.part, &self.counters)
+            open.write_block(&frozen.part, &self.config.conventions, &self.counters)
         };
         partition.set_failing(outcome.is_err());
         let (written, bytes) = outcome?;
@@ -71,7 +69,12 @@ impl Store {
 impl OpenPartition {
     /// Writes the spans of `part` that no block holds yet as the next block, or as several when they are too many for one,
     /// and notes what is covered; all of it at once. Returns the bytes written as well. One thread at a time.
-    pub(super) fn write_block(&self, part: &HeadPart, counters: &Counters) -> Result<(Checkpointed, u64), StoreError> {
+    pub(super) fn write_block(
+        &self,
+        part: &HeadPart,
+        conventions: &Conventions,
+        counters: &Counters,
+    ) -> Result<(Checkpointed, u64), StoreError> {
         let before = self.checkpoint();
         let mut ordered = block::order(&part.batches);
         let repeats = duplicates::leave_out_stored(self, &part.batches, &mut ordered.rows, counters);
@@ -83,10 +86,11 @@ impl OpenPartition {
         };
         let mut batch = Batch::default();
         let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
+        let source = Source { part, conventions, counters, dir: self.pages.path() };
         let mut pieces = pieces(&ordered.rows);
         while let Some(rows) = pieces.pop() {
             let block_no = checkpoint.blocks + 1;
-            match put_block(&mut batch, block_no, part, rows, self.pages.path()) {
+            match put_block(&mut batch, block_no, rows, &source) {
                 Ok(()) => (checkpoint.blocks, checkpoint.spans) = (block_no, checkpoint.spans + rows.len() as u64),
                 // What was acknowledged has to fit: smaller blocks hold less.
                 Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
@@ -115,44 +119,26 @@ fn pieces(rows: &[RowRef]) -> Vec<&[RowRef]> {
     rows.chunks(BLOCK_SPANS_MAX).rev().collect()
 }
 
+/// What blocks are made of.
+struct Source<'a> {
+    part: &'a HeadPart,
+    conventions: &'a Conventions,
+    counters: &'a Counters,
+    dir: &'a Path,
+}
+
 /// Either everything of the block is in the batch afterwards, or nothing.
-fn put_block(batch: &mut Batch, block_no: u64, part: &HeadPart, rows: &[RowRef], dir: &Path) -> Result<(), StoreError> {
-    let encoded =
-        block::encode(&part.batches, rows, part.horizon).map_err(|source| block_error(dir, block_no, source))?;
-    let slots = latency_slots(part, rows, &encoded.row_series)
+fn put_block(batch: &mut Batch, block_no: u64, rows: &[RowRef], source: &Source<'_>) -> Result<(), StoreError> {
+    let Source { part, conventions, counters, dir } = *source;
+    let encoded = block::encode(&part.batches, rows, part.horizon, conventions)
+        .map_err(|source| block_error(dir, block_no, source))?;
+    let latency = slots::block_latency(part, rows, &encoded, conventions, counters)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
-    for (section, bytes) in &encoded.sections {
+    let of_latency = [(SectionId::LATENCY, latency.slots), (SectionId::FAMILIES, latency.families)];
+    for (section, bytes) in encoded.sections.iter().chain(&of_latency) {
         batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, bytes);
     }
-    batch.put_section(Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 }, &slots);
     Ok(())
-}
-
-/// Histograms and exemplars of the block's rows, of exactly those rows.
-fn latency_slots(part: &HeadPart, rows: &[RowRef], row_series: &[u32]) -> Result<Vec<u8>, TableTooLarge> {
-    let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
-    let mut places: HashMap<(u32, u32), u64> = HashMap::new();
-    for ((row_no, row), series) in (0..).zip(rows).zip(row_series) {
-        let Some((batch, span)) = block::span_at(&part.batches, *row) else { continue };
-        let Some(latency) = span.latency() else { continue };
-        let place = *places
-            .entry((row.batch, batch.scope(span).resource))
-            .or_insert_with(|| place_hash(batch, batch.resource(span).attributes));
-        let at = counting_instant(span.start_time_unix_nano, part.horizon);
-        builder.record(*series, at, latency, row_no, place ^ u64::from(span.is_error()));
-    }
-    builder.finish()
-}
-
-/// Equal for resources that agree in every peel dimension.
-fn place_hash(batch: &SpanBatch, attributes: Rows) -> u64 {
-    let mut place = Vec::new();
-    for dimension in PEEL_DIMENSIONS {
-        let value = batch.string_attribute(attributes, dimension);
-        place.extend_from_slice(value.as_deref().unwrap_or_default().as_bytes());
-        place.push(0);
-    }
-    xxhash_rust::xxh3::xxh3_64(&place)
 }
 
 fn block_error(dir: &Path, block_no: u64, source: BlockError) -> StoreError {

@@ -90,7 +90,7 @@ impl Store {
                 horizon,
                 last_sequence: from.covered_sequence(),
             };
-            let _written = to.write_block(&part, &self.counters)?;
+            let _written = to.write_block(&part, &self.config.conventions, &self.counters)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! A span is either in the head or in a block, never in both and never in neither: a `Snapshot` is taken under one
 //! lock. Deliberately absent: decoding, the journal, threads, async.
 
+mod admission;
 mod backup;
 mod check;
 mod checkpoint;
@@ -32,6 +33,7 @@ mod retention;
 mod rollup;
 mod seal;
 mod series_table;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod trace_index;
@@ -43,7 +45,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::block::BlockError;
 use crate::clock::Clock;
-use crate::model::{DurationNanos, SpanBatch, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SpanBatch, UnixNanos};
 use crate::telemetry::Counters;
 
 pub use backup::{
@@ -81,6 +83,8 @@ pub struct StoreConfig {
     pub keep: Vec<KeepRule>,
     /// Bytes of all partitions together above which the oldest ones are dropped.
     pub disk_bytes_max: u64,
+    /// What of a span decides where it is counted. Blocks keep what they were written with.
+    pub conventions: Arc<Conventions>,
     /// An unsealed database of up to this many bytes is read in full before the store opens; a larger one afterwards, and
     /// until then answers say so.
     pub verify_at_start_bytes_max: u64,

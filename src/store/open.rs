@@ -16,7 +16,7 @@ use super::StoreError;
 use super::engine::Engine;
 use super::pack::Pack;
 use super::pages::{BlockSections, Checkpoint, Kind, Pages, Place};
-use super::series_table::{SeriesList, SeriesTable};
+use super::series_table::{SeriesList, SeriesTable, decode_series};
 
 /// Sees one slot of one series; the buffer is used again.
 pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
@@ -138,12 +138,18 @@ impl OpenPartition {
         self.with_block(block_no, |block, sections| block.rows_of_keys(sections, keys))
     }
 
-    /// The series of one block, in order.
+    /// The series of one block: those of its rows in order, then the families in order.
     ///
     /// # Errors
-    /// `Block`.
+    /// `Block` or `Damaged`.
     pub fn series(&self, block_no: u64) -> Result<SeriesList, StoreError> {
-        self.series.list(block_no, || self.with_block(block_no, |block, sections| block.series(sections)))
+        self.series.list(block_no, || {
+            let mut series = self.with_block(block_no, |block, sections| block.series(sections))?;
+            let place = Place { kind: Kind::Block, id: block_no, section: SectionId::FAMILIES.0 };
+            let families = decode_series(&self.pages.read_all(place)?);
+            series.extend(families.ok_or_else(|| self.damaged(format!("families of block {block_no}")))?);
+            Ok(series)
+        })
     }
 
     /// Spans of one block by row, ascending; exactly as they were sent.

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{SpanBatch, UnixNanos};
+use crate::model::{Conventions, SpanBatch, UnixNanos};
 use crate::telemetry::Counters;
 
 use super::head::Head;
@@ -23,6 +23,7 @@ pub struct Rebuild {
     open: OpenPartition,
     head: Head,
     dir: PathBuf,
+    conventions: Arc<Conventions>,
     counters: Arc<Counters>,
     block_spans: u64,
     block_bytes: usize,
@@ -44,7 +45,7 @@ impl Rebuild {
     fn flush(&mut self) -> Result<(), StoreError> {
         let Some(part) = self.head.take() else { return Ok(()) };
         // The spans were counted when they were stored first.
-        self.open.write_block(&part, &self.counters).map(drop)
+        self.open.write_block(&part, &self.conventions, &self.counters).map(drop)
     }
 }
 
@@ -65,7 +66,8 @@ impl Store {
         files::remove_tree_if_there(&dir)?;
         let open = OpenPartition::growing(&dir, self.config.cache_bytes)?;
         let counters = Arc::clone(&self.counters);
-        Ok(Rebuild { open, head: Head::default(), dir, counters, block_spans, block_bytes })
+        let conventions = Arc::clone(&self.config.conventions);
+        Ok(Rebuild { open, head: Head::default(), dir, conventions, counters, block_spans, block_bytes })
     }
 
     /// Puts the new database in the place of the old one, which goes to quarantine, and returns the partition as it is now.

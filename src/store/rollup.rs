@@ -9,16 +9,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
-use crate::model::{SeriesKey, SpanKind, SpanStatus};
+use crate::model::SeriesKey;
 
+use super::admission::{Admission, position};
 use super::pack::PackWriter;
 use super::pages::{Kind, Place};
+use super::series_table::{ROLLUPS, decode_series, encode_series};
 use super::{EachSlot, OpenPartition, SeriesList, StoreError};
 
 const SECTION_SLOTS: u16 = 0;
 const SECTION_SERIES: u16 = 1;
-/// Where the series of the roll-ups are kept in memory: there is no block 0.
-const ROLLUPS: u64 = 0;
 /// Where the partition's series stand.
 const SERIES: Place = Place { kind: Kind::Rollup, id: u64::MAX, section: SECTION_SERIES };
 
@@ -97,14 +97,14 @@ impl OpenPartition {
     /// resolution, and so on.
     pub(super) fn write_rollups(&self, out: &mut PackWriter) -> Result<(), StoreError> {
         let series = self.all_series()?;
-        let numbers: BTreeMap<&SeriesKey<'static>, u32> = series.iter().map(|key| &**key).zip(0..).collect();
         let mut numbering = Vec::new();
         for (block_no, block) in self.blocks(u64::MAX) {
             if block.is_none() {
                 continue;
             }
             let own = self.series(block_no)?;
-            let mapped: Vec<u32> = own.iter().map(|key| numbers.get(&**key).copied().unwrap_or(u32::MAX)).collect();
+            let number = |key: &Arc<SeriesKey<'static>>| position(&series, key).and_then(|at| u32::try_from(at).ok());
+            let mapped: Vec<u32> = own.iter().map(|key| number(key).unwrap_or(u32::MAX)).collect();
             numbering.push((block_no, mapped, self.windows_of(block_no)?));
         }
         let windows: BTreeSet<RollupWindow> = numbering.iter().flat_map(|(_, _, windows)| windows).copied().collect();
@@ -125,17 +125,17 @@ impl OpenPartition {
             coarser.write_before(window, out)?;
         }
         coarser.write_all(out)?;
-        out.put_section(SERIES, &encode_series(&series))
+        out.put_section(SERIES, &encode_series(series.iter().map(|key| &**key)))
     }
 
     fn all_series(&self) -> Result<Vec<Arc<SeriesKey<'static>>>, StoreError> {
-        let mut all = BTreeSet::new();
+        let mut all = Admission::default();
         for (block_no, block) in self.blocks(u64::MAX) {
             if block.is_some() {
-                all.extend(self.series(block_no)?.iter().cloned());
+                self.series(block_no)?.iter().for_each(|key| all.admit(key));
             }
         }
-        Ok(all.into_iter().collect())
+        Ok(all.into_series())
     }
 
     fn windows_of(&self, block_no: u64) -> Result<BTreeSet<RollupWindow>, StoreError> {
@@ -198,35 +198,4 @@ impl Coarser {
     fn write_all(self, out: &mut PackWriter) -> Result<(), StoreError> {
         self.0.into_iter().try_for_each(|(window, builder)| write_table(out, window, builder))
     }
-}
-
-/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1.
-fn encode_series(series: &[Arc<SeriesKey<'static>>]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for key in series {
-        for text in [&key.namespace, &key.service, &key.span_name] {
-            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-        bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry)]);
-    }
-    bytes
-}
-
-fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
-    let mut series = Vec::new();
-    while !bytes.is_empty() {
-        let mut text = || {
-            let (len, rest) = bytes.split_first_chunk::<4>()?;
-            let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
-            bytes = rest;
-            String::from_utf8(text.to_vec()).ok()
-        };
-        let (namespace, service, span_name) = (text()?.into(), text()?.into(), text()?.into());
-        let ([kind, status, entry], rest) = bytes.split_first_chunk::<3>()?;
-        bytes = rest;
-        let (kind, status) = (SpanKind::from(i32::from(*kind)), SpanStatus::from(i32::from(*status)));
-        series.push(SeriesKey { namespace, service, span_name, kind, status, entry: *entry == 1 });
-    }
-    Some(series)
 }

@@ -10,6 +10,7 @@ use crate::block::ServiceCount;
 use crate::latency::{Resolution, Slot, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
+use super::admission::position;
 use super::copying::hash_file;
 use super::pack::{self, PackWriter};
 use super::pages::{Kind, Pages, Place};
@@ -106,9 +107,10 @@ fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
     services.into_values().collect()
 }
 
-/// Counts and sums from the columns.
+/// Counts and sums from the columns, and of families from the blocks' own slots.
 pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
     let mut tally = Tally::new();
+    let admitted = open.rollup_series()?;
     for (block_no, block) in open.blocks(u64::MAX) {
         let Some(block) = block else { continue };
         let series = open.series(block_no)?;
@@ -122,8 +124,15 @@ pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
             *sum += u128::from(latency.0);
             ControlFlow::Continue(())
         })?;
+        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
+            if series.get(number as usize).is_some_and(|key| key.peel.is_some()) {
+                let histogram = &latency.histogram;
+                let _none_before = by_number.insert((number, slot), (histogram.count(), histogram.sum_ns()));
+            }
+        })?;
         for ((number, slot), (count, sum)) in by_number {
-            let Some(key) = series.get(number as usize) else { continue };
+            let key = series.get(number as usize).and_then(|key| position(&admitted, key));
+            let Some(key) = key.and_then(|at| admitted.get(at)) else { continue };
             let (all, total) = tally.entry((Arc::clone(key), slot)).or_default();
             *all += count;
             *total += sum;

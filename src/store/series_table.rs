@@ -5,12 +5,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::model::SeriesKey;
+use crate::model::{Peel, SeriesKey, SpanKind, SpanStatus};
 
 use super::StoreError;
 
+/// Where the series of the roll-ups stand: there is no block 0.
+pub(super) const ROLLUPS: u64 = 0;
+
 /// The series of one block or of the roll-ups, in order, so that those of one service are neighbours.
 pub type SeriesList = Arc<[Arc<SeriesKey<'static>>]>;
+
+/// A block's list with more series than this is read again for each question: names without end would fill the memory.
+const LIST_KEPT_MAX: usize = 4_096;
 
 /// Lists that were asked for. Costs 8 bytes per series of a list and the names once.
 #[derive(Debug, Default)]
@@ -21,7 +27,7 @@ pub(super) struct SeriesTable {
 #[derive(Debug, Default)]
 struct State {
     names: HashSet<Arc<SeriesKey<'static>>>,
-    /// By block number; the roll-ups stand at 0.
+    /// By block number, and `ROLLUPS`.
     lists: Vec<Option<SeriesList>>,
 }
 
@@ -37,6 +43,9 @@ impl SeriesTable {
             return Ok(Arc::clone(known));
         }
         let keys = read()?;
+        if block_no != ROLLUPS && LIST_KEPT_MAX < keys.len() {
+            return Ok(keys.into_iter().map(Arc::new).collect());
+        }
         let mut state = self.state.lock();
         let list: SeriesList = keys.into_iter().map(|key| state.shared(key)).collect();
         if state.lists.len() <= at {
@@ -58,4 +67,52 @@ impl State {
         let _new = self.names.insert(Arc::clone(&key));
         key
     }
+}
+
+/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, families:1; for a family
+/// dimension and value as well.
+pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'static>>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for key in series {
+        put_texts(&mut bytes, &[&key.namespace, &key.service, &key.span_name]);
+        let is_family = u8::from(key.peel.is_some());
+        bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry), is_family]);
+        if let Some(peel) = &key.peel {
+            put_texts(&mut bytes, &[&peel.dimension, &peel.value]);
+        }
+    }
+    bytes
+}
+
+fn put_texts(bytes: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// `None` when the bytes are not what `encode_series` wrote.
+pub(super) fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
+    let mut series = Vec::new();
+    while !bytes.is_empty() {
+        let (namespace, service) = (take_text(&mut bytes)?, take_text(&mut bytes)?);
+        let span_name = take_text(&mut bytes)?;
+        let ([kind, status, entry, is_family], rest) = bytes.split_first_chunk::<4>()?;
+        bytes = rest;
+        let (kind, status) = (SpanKind::from(i32::from(*kind)), SpanStatus::from(i32::from(*status)));
+        let peel = match is_family {
+            0 => None,
+            _ => Some(Peel { dimension: take_text(&mut bytes)?.into(), value: take_text(&mut bytes)?.into() }),
+        };
+        let [namespace, service, span_name] = [namespace, service, span_name].map(Into::into);
+        series.push(SeriesKey { namespace, service, span_name, kind, status, entry: *entry == 1, peel });
+    }
+    Some(series)
+}
+
+fn take_text(bytes: &mut &[u8]) -> Option<String> {
+    let (len, rest) = bytes.split_first_chunk::<4>()?;
+    let (text, rest) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+    *bytes = rest;
+    String::from_utf8(text.to_vec()).ok()
 }

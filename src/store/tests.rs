@@ -15,6 +15,7 @@ const SECOND: u64 = 1_000_000_000;
 
 fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, StoreError> {
     let mut config = StoreConfig {
+        conventions: Arc::default(),
         data_dir: dir.to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
@@ -420,7 +421,7 @@ fn rel_12_a_partition_that_a_later_version_sealed_is_refused_by_name_and_left_al
 fn damage(database: &Path) {
     let mut bytes = std::fs::read(database).unwrap();
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    for at in (64..written).step_by(977) {
+    for at in (64..written).step_by(251) {
         bytes[at] ^= 0x55;
     }
     std::fs::write(database, bytes).unwrap();

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use spandrel::block::{self, Block};
 use spandrel::limits::VALUE_DEPTH_MAX;
-use spandrel::model::UnixNanos;
+use spandrel::model::{Conventions, UnixNanos};
 use spandrel::otlp::{DecodeOptions, Utf8, decode, encode_traces};
 
 /// Nesting that prost still reads: it stops at 100 messages inside each other. Deeper values are compared as bytes.
@@ -233,7 +233,8 @@ fn through(bodies: Vec<Vec<u8>>) -> Vec<u8> {
         })
         .collect();
     let ordered = block::order(&batches);
-    let sections = block::encode(&batches, &ordered.rows, UnixNanos(0)).expect("few spans").sections;
+    let sections =
+        block::encode(&batches, &ordered.rows, UnixNanos(0), &Conventions::default()).expect("few spans").sections;
     let opened = Block::open(&sections).expect("it was just written");
     let rows: Vec<u32> = (0..opened.summary().spans).collect();
     let read = opened.spans(&sections, &rows).expect("it was just written");

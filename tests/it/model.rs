@@ -154,6 +154,7 @@ impl Both {
 
     fn open(&mut self) {
         let config = StoreConfig {
+            conventions: Arc::default(),
             data_dir: self.dir.path().to_path_buf(),
             cache_bytes: 1 << 20,
             open_partitions_max: 1,
@@ -278,20 +279,19 @@ impl Both {
                 .flat_map(|journal| journal.spans().into_values())
                 .filter(|item| item.service() == service)
                 .collect();
-            let question = PercentileQuestion {
-                service: service.to_owned(),
-                namespace: None,
-                quantiles: vec![Quantile::try_from(1.0).expect("it is one")],
-                range: TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW + 3_600 * SECOND) },
-                exemplars_max: 3,
-            };
+            let question = PercentileQuestion::plain(
+                service,
+                vec![Quantile::try_from(1.0).expect("it is one")],
+                TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW + 3_600 * SECOND) },
+                3,
+            );
             let Ok(answer) = self.query.percentile(&question) else {
                 assert!(counted.is_empty(), "{service} is unknown");
                 continue;
             };
-            assert_eq!(answer.count, counted.len() as u64, "{service}");
+            assert_eq!(answer.whole.count, counted.len() as u64, "{service}");
             if let Some(slowest) = counted.iter().map(|item| item.duration()).max() {
-                let exemplar = &answer.quantiles[0].exemplars[0];
+                let exemplar = &answer.whole.quantiles[0].exemplars[0];
                 assert_eq!(exemplar.duration.0, slowest, "{service}: the slowest");
                 assert!(!self.query.trace(exemplar.trace_id).expect("it is open").batch.spans.is_empty(), "it opens");
             }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::query::{ExemplarAnswer, PercentileAnswer, QuantileRow, ServiceRow, StoreStatus};
+use crate::model::DurationNanos;
+use crate::query::{
+    Counted, ExemplarAnswer, Group, PercentileAnswer, QuantileRow, Rest, ServiceRow, StepRow, StoreStatus,
+};
 
 use super::Doors;
 
@@ -26,11 +29,55 @@ pub(super) struct PercentileJson {
     service: String,
     start_unix_nano: String,
     end_unix_nano: String,
-    count: u64,
-    quantiles: Vec<QuantileJson>,
-    /// One per group once `by` is asked for; empty until then.
-    groups: Vec<()>,
+    #[serde(flatten)]
+    counted: CountedJson,
+    /// One per group when `by` is asked for, those that add most to the tail first.
+    groups: Vec<GroupJson>,
+    /// The groups that are not shown, in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rest: Option<RestJson>,
+    /// One per step with a span when `step` is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    series: Vec<StepJson>,
+    /// The window that `vs` asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    versus: Option<Box<PercentileJson>>,
     coverage: CoverageJson,
+}
+
+/// What one histogram says, with rate, errors and duration.
+#[derive(Debug, Serialize)]
+struct CountedJson {
+    count: u64,
+    error_count: u64,
+    rate_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mean_ns: Option<f64>,
+    quantiles: Vec<QuantileJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct GroupJson {
+    /// One label; null for the spans without such an attribute.
+    labels: BTreeMap<String, Option<String>>,
+    #[serde(flatten)]
+    counted: CountedJson,
+    tail_count: u64,
+    tail_expected: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct RestJson {
+    groups: usize,
+    #[serde(flatten)]
+    counted: CountedJson,
+}
+
+#[derive(Debug, Serialize)]
+struct StepJson {
+    start_unix_nano: String,
+    #[serde(flatten)]
+    counted: CountedJson,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +104,7 @@ struct ExemplarJson {
     time_unix_nano: String,
     span_name: String,
     error: bool,
-    attributes: BTreeMap<&'static str, String>,
+    attributes: BTreeMap<String, String>,
     in_bucket: bool,
 }
 
@@ -99,17 +146,58 @@ impl From<Vec<ServiceRow>> for ServicesJson {
     }
 }
 
-impl From<PercentileAnswer> for PercentileJson {
-    fn from(answer: PercentileAnswer) -> Self {
+impl PercentileJson {
+    /// `step` as it was asked for: rates of the series are per second of a step.
+    pub(super) fn new(answer: PercentileAnswer, step: Option<DurationNanos>) -> Self {
+        let secs = (answer.range.end.0.saturating_sub(answer.range.start.0)) as f64 / 1e9;
+        let step_secs = step.map_or(secs, |step| step.0 as f64 / 1e9);
         Self {
             service: answer.service,
             start_unix_nano: answer.range.start.0.to_string(),
             end_unix_nano: answer.range.end.0.to_string(),
-            count: answer.count,
-            quantiles: answer.quantiles.into_iter().map(QuantileJson::from).collect(),
-            groups: Vec::new(),
+            counted: CountedJson::new(answer.whole, secs),
+            groups: answer.groups.into_iter().map(|group| GroupJson::new(group, secs)).collect(),
+            rest: answer.rest.map(|rest| RestJson::new(rest, secs)),
+            series: answer.steps.into_iter().map(|row| StepJson::new(row, step_secs)).collect(),
+            versus: answer.versus.map(|earlier| Box::new(Self::new(*earlier, step))),
             coverage: answer.coverage.into(),
         }
+    }
+}
+
+impl CountedJson {
+    fn new(counted: Counted, secs: f64) -> Self {
+        let mean_ns = (0 < counted.count).then(|| counted.sum_ns as f64 / counted.count as f64);
+        Self {
+            count: counted.count,
+            error_count: counted.errors,
+            rate_per_second: counted.count as f64 / secs,
+            mean_ns,
+            quantiles: counted.quantiles.into_iter().map(QuantileJson::from).collect(),
+        }
+    }
+}
+
+impl GroupJson {
+    fn new(group: Group, secs: f64) -> Self {
+        Self {
+            labels: BTreeMap::from([group.label]),
+            counted: CountedJson::new(group.counted, secs),
+            tail_count: group.tail_count,
+            tail_expected: group.tail_expected,
+        }
+    }
+}
+
+impl RestJson {
+    fn new(rest: Rest, secs: f64) -> Self {
+        Self { groups: rest.groups, counted: CountedJson::new(rest.counted, secs) }
+    }
+}
+
+impl StepJson {
+    fn new(row: StepRow, secs: f64) -> Self {
+        Self { start_unix_nano: row.start.0.to_string(), counted: CountedJson::new(row.counted, secs) }
     }
 }
 

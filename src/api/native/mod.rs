@@ -2,6 +2,7 @@
 
 mod answers;
 mod export;
+mod percentile;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
@@ -10,9 +11,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::model::{TimeRange, TraceId};
+use crate::model::TraceId;
 use crate::otlp::{self, JsonDialect};
-use crate::query::{PercentileQuestion, Quantile, QueryError};
+use crate::query::QueryError;
 
 use super::Doors;
 use super::params::{BadParameter, Params};
@@ -20,13 +21,6 @@ use super::refusal::query_status;
 use answers::{CoverageJson, PercentileJson, ServicesJson, StatusJson};
 
 const DOOR: &str = "native";
-/// Without a window: the last quarter of an hour.
-const DEFAULT_START: &str = "-15m";
-const DEFAULT_QUANTILES: &str = "0.5,0.9,0.99,0.999,1";
-const EXEMPLARS: usize = 5;
-const EXEMPLARS_MAX: usize = 100;
-/// Quantiles of one question.
-const QUANTILES_MAX: usize = 100;
 
 pub(super) fn router() -> Router<Doors> {
     Router::new()
@@ -71,36 +65,11 @@ async fn services(State(doors): State<Doors>, uri: Uri) -> Result<Json<ServicesJ
 }
 
 async fn percentile(State(doors): State<Doors>, uri: Uri) -> Result<Json<PercentileJson>, Failure> {
-    let known = ["service", "namespace", "q", "start", "end", "exemplars"];
-    let params = Params::strict(&uri, &known)?;
-    let question = percentile_question(&params, doors.query.now())?;
+    let params = Params::strict(&uri, &percentile::PARAMETERS)?;
+    let question = percentile::question(&params, &doors)?;
+    let step = question.step;
     let answer = doors.ask(DOOR, move |query| query.percentile(&question)).await?;
-    Ok(Json(PercentileJson::from(answer)))
-}
-
-fn percentile_question(params: &Params, now: crate::model::UnixNanos) -> Result<PercentileQuestion, Failure> {
-    let Some(service) = params.get("service") else {
-        return Err(
-            BadParameter("parameter \"service\" is missing; /spandrel/v1/services lists them".to_owned()).into()
-        );
-    };
-    let mut quantiles = Vec::new();
-    for text in params.get("q").unwrap_or(DEFAULT_QUANTILES).split(',') {
-        let number: f64 = text.trim().parse().map_err(|_| {
-            BadParameter(format!("q={text} is not a number; use quantiles from 0 to 1, such as q=0.5,0.99"))
-        })?;
-        quantiles.push(Quantile::try_from(number).map_err(QueryError::from)?);
-    }
-    if QUANTILES_MAX < quantiles.len() {
-        return Err(BadParameter(format!("{} quantiles; at most {QUANTILES_MAX} at once", quantiles.len())).into());
-    }
-    Ok(PercentileQuestion {
-        service: service.to_owned(),
-        namespace: params.get("namespace").map(str::to_owned),
-        quantiles,
-        range: TimeRange { start: params.time("start", now, DEFAULT_START)?, end: params.time("end", now, "now")? },
-        exemplars_max: params.number("exemplars", EXEMPLARS, EXEMPLARS_MAX)?,
-    })
+    Ok(Json(PercentileJson::new(answer, step)))
 }
 
 /// OTLP/JSON `TracesData`; what is missing is said in the header `spandrel-coverage`.

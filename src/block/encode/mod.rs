@@ -24,7 +24,7 @@ use super::header::{Chunk, DictionaryChunk, Header, TableLengths};
 use super::order::find;
 use super::{BlockSummary, RowRef, SectionId};
 use crate::limits::BLOCK_SPANS_MAX;
-use crate::model::{SeriesKey, Span, SpanBatch, TraceId, UnixNanos};
+use crate::model::{Conventions, SeriesKey, Span, SpanBatch, TraceId, UnixNanos};
 
 /// A block ready to be stored.
 #[derive(Debug)]
@@ -45,8 +45,13 @@ pub struct Encoded {
 ///
 /// # Errors
 /// `TooManySpans`, `NoSuchRow`, and `TooLarge` when a section would pass 4 GiB.
-pub fn encode(batches: &[Arc<SpanBatch>], rows: &[RowRef], horizon: UnixNanos) -> Result<Encoded, BlockError> {
-    encode_with(batches, rows, horizon, Packer::new())
+pub fn encode(
+    batches: &[Arc<SpanBatch>],
+    rows: &[RowRef],
+    horizon: UnixNanos,
+    conventions: &Conventions,
+) -> Result<Encoded, BlockError> {
+    encode_with(batches, rows, horizon, conventions, Packer::new())
 }
 
 /// The same with a packer of the caller's.
@@ -54,6 +59,7 @@ pub(super) fn encode_with(
     batches: &[Arc<SpanBatch>],
     rows: &[RowRef],
     horizon: UnixNanos,
+    conventions: &Conventions,
     mut packer: Packer,
 ) -> Result<Encoded, BlockError> {
     if BLOCK_SPANS_MAX < rows.len() {
@@ -62,7 +68,7 @@ pub(super) fn encode_with(
     let located = |row: &RowRef| find(batches, *row).ok_or(BlockError::NoSuchRow { batch: row.batch, row: row.row });
     let spans = rows.iter().map(located).collect::<Result<Vec<Located<'_>>, BlockError>>()?;
     let batch_of: Vec<u32> = rows.iter().map(|row| row.batch).collect();
-    let survey = survey(&spans, &batch_of, batches.len(), horizon);
+    let survey = survey(&spans, &batch_of, batches.len(), BlockSummary::empty(horizon), conventions);
 
     let mut columns = empty_columns(&survey);
     let (mut fences, mut directory, mut groups) = (Vec::new(), Vec::new(), Vec::new());
@@ -97,7 +103,7 @@ pub(super) fn encode_with(
         (SectionId::TABLES, table_bytes),
     ];
     sections.append(&mut groups);
-    let series = survey.series.into_iter().map(owned).collect();
+    let series = survey.series.into_iter().map(SeriesKey::into_owned).collect();
     Ok(Encoded { sections, series, row_series: survey.row_series, summary: survey.summary })
 }
 
@@ -211,17 +217,6 @@ fn trace_filter(spans: &[Located<'_>]) -> TraceFilter {
         filter.insert(span.trace_id);
     }
     filter
-}
-
-fn owned(key: SeriesKey<'_>) -> SeriesKey<'static> {
-    SeriesKey {
-        namespace: key.namespace.into_owned().into(),
-        service: key.service.into_owned().into(),
-        span_name: key.span_name.into_owned().into(),
-        kind: key.kind,
-        status: key.status,
-        entry: key.entry,
-    }
 }
 
 fn to_u32(len: usize, what: &'static str) -> Result<u32, BlockError> {

@@ -5,7 +5,7 @@ use super::scopes::Scopes;
 use super::shapes::Shapes;
 use crate::block::columns::Owner;
 use crate::block::summary::{BlockSummary, ServiceCount};
-use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanKind, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SeriesKey, Span, SpanBatch, UnixNanos};
 
 /// A span and the batch it points into.
 pub(super) type Located<'a> = (&'a SpanBatch, &'a Span);
@@ -61,8 +61,13 @@ struct SeriesTable<'a> {
 }
 
 /// Reads `spans`; `batch_of` gives the position of each span's batch, below `n_batches`.
-pub(super) fn survey<'a>(spans: &[Located<'a>], batch_of: &[u32], n_batches: usize, horizon: UnixNanos) -> Survey<'a> {
-    let mut summary = BlockSummary::empty(horizon);
+pub(super) fn survey<'a>(
+    spans: &[Located<'a>],
+    batch_of: &[u32],
+    n_batches: usize,
+    mut summary: BlockSummary,
+    conventions: &Conventions,
+) -> Survey<'a> {
     let mut table = SeriesTable::default();
     let mut scopes = Scopes::new(n_batches);
     let mut shapes = Shapes::new();
@@ -73,7 +78,7 @@ pub(super) fn survey<'a>(spans: &[Located<'a>], batch_of: &[u32], n_batches: usi
     let (mut event_shapes, mut link_shapes) = (Vec::new(), Vec::new());
     for ((batch, span), batch_idx) in spans.iter().zip(batch_of) {
         let scope = scopes.row(batch, *batch_idx, span.scope);
-        let (series, exceptions) = table.row(batch, span, scope);
+        let (series, exceptions) = table.row(batch, span, scope, conventions);
         row_series.push(series);
         row_exceptions.push(exceptions);
         row_scopes.push(scope);
@@ -107,10 +112,9 @@ pub(super) fn survey<'a>(spans: &[Located<'a>], batch_of: &[u32], n_batches: usi
 
 impl<'a> SeriesTable<'a> {
     /// The series of a span whose scope is `scope` here, and where the span differs from it.
-    fn row(&mut self, batch: &'a SpanBatch, span: &Span, scope: u32) -> (u32, u8) {
-        // Whether a consumer counts toward its service depends on its attributes.
-        if SpanKind::from(span.kind) == SpanKind::Consumer {
-            let key = SeriesKey::of(batch, span);
+    fn row(&mut self, batch: &'a SpanBatch, span: &Span, scope: u32, conventions: &Conventions) -> (u32, u8) {
+        if conventions.entry_depends_on_span(batch, span) {
+            let key = SeriesKey::of(batch, span, conventions);
             let exceptions = exceptions(batch, span, &key);
             return (self.add(key), exceptions);
         }
@@ -126,7 +130,7 @@ impl<'a> SeriesTable<'a> {
         if let Some(look) = known.and_then(|at| looks.get(at as usize)) {
             return (look.series, look.exceptions);
         }
-        let key = SeriesKey::of(batch, span);
+        let key = SeriesKey::of(batch, span, conventions);
         let exceptions = exceptions(batch, span, &key);
         let series = self.add(key);
         self.looks.push(Look { scope, name, kind, status_code, series, exceptions });

@@ -121,11 +121,7 @@ fn settle(spans: &[Recorded], latency: &mut SlotLatency) {
             .filter(|span| Some(span.row) != recent.map(|recent| recent.row))
             .min_by_key(|span| (likeness(span), reservoir_order(0, span.row)));
         let chosen = [Some(slowest), recent, pick].into_iter().flatten();
-        latency.exemplars.extend(chosen.map(|span| Exemplar {
-            bucket: Bucket::of(span.latency),
-            block: 0,
-            row: span.row,
-        }));
+        latency.exemplars.extend(chosen.map(|span| Exemplar { latency: span.latency, block: 0, row: span.row }));
     }
     latency.exemplars.sort_unstable();
 }

@@ -74,7 +74,7 @@ impl ChunkWriter {
         for (bucket, count) in entries {
             let index = u64::from(bucket.index());
             let of_bucket: [Option<&Exemplar>; EXEMPLARS_PER_BAND_MAX] =
-                std::array::from_fn(|_| exemplars.next_if(|exemplar| exemplar.bucket == *bucket));
+                std::array::from_fn(|_| exemplars.next_if(|exemplar| exemplar.bucket() == *bucket));
             let exemplar_count = of_bucket.iter().flatten().count() as u64;
             let many = if *count > 1 { MANY } else { 0 };
             put(&mut self.raw, ((index - next_bucket) << 3) | (exemplar_count << 1) | many);
@@ -82,6 +82,7 @@ impl ChunkWriter {
                 put(&mut self.raw, *count - 2);
             }
             for exemplar in of_bucket.into_iter().flatten() {
+                put(&mut self.raw, exemplar.latency.0 - bucket.low().0);
                 self.put_place(exemplar);
             }
             next_bucket = index + 1;
@@ -159,7 +160,7 @@ impl<'a> ChunkReader<'a> {
     fn single(&mut self, latency: &mut SlotLatency) -> Result<(), Damaged> {
         let length = DurationNanos(self.rest.u64()?);
         latency.histogram.record(length);
-        let exemplar = self.place(Bucket::of(length))?;
+        let exemplar = self.place(length)?;
         latency.exemplars.push(exemplar);
         Ok(())
     }
@@ -193,7 +194,12 @@ impl<'a> ChunkReader<'a> {
     /// Reads the exemplars of one bucket, which must ascend.
     fn exemplars(&mut self, bucket: Bucket, count: u64, latency: &mut SlotLatency) -> Result<(), Damaged> {
         for _ in 0..count {
-            let exemplar = self.place(bucket)?;
+            let above_low = self.rest.u64()?;
+            let latency_ns = bucket.low().0.checked_add(above_low).ok_or(Damaged { what: "exemplar out of range" })?;
+            let exemplar = self.place(DurationNanos(latency_ns))?;
+            if exemplar.bucket() != bucket {
+                return Err(Damaged { what: "exemplar outside its bucket" });
+            }
             if latency.exemplars.last().is_some_and(|last| *last >= exemplar) {
                 return Err(Damaged { what: "exemplars out of order" });
             }
@@ -202,9 +208,9 @@ impl<'a> ChunkReader<'a> {
         Ok(())
     }
 
-    fn place(&mut self, bucket: Bucket) -> Result<Exemplar, Damaged> {
+    fn place(&mut self, latency: DurationNanos) -> Result<Exemplar, Damaged> {
         let block = self.rest.fixed(self.widths.block)?;
         let row = self.rest.fixed(self.widths.row)?;
-        Ok(Exemplar { bucket, block, row })
+        Ok(Exemplar { latency, block, row })
     }
 }

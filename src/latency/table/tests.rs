@@ -122,10 +122,10 @@ fn bytes_of_a_small_table_are_as_documented() {
     let bytes = table(&[counted(5, 0, 900), counted(5, 10, 900), counted(5, 11, 900), counted(5, 12, 1_800)]);
     #[rustfmt::skip]
     let expected = [
-        0x01, 0x00, 0, 0, 0, 15, 0xaa, 0x1e, 0x8b, 0xf8,
-        0x01, 0x80, 0x9a, 0xce, 0x55, 5, 0, 0, 1, 22, 22, 0x55, 0x3a, 0xfd, 0x08,
+        0x01, 0x00, 0, 0, 0, 15, 0xba, 0xe0, 0x7b, 0xac,
+        0x01, 0x80, 0x9a, 0xce, 0x55, 5, 0, 0, 1, 28, 28, 0x2c, 0x35, 0x76, 0x74,
         0x85, 0xa0, 0xe3, 0xd9, 0x0a, 4, 0xa0, 0xf7, 0x36, 0,
-        0x00, 1, 0xed, 0x6d, 0, 1, 2, 0xfa, 0x3f, 3, 0x80, 0x0d,
+        0x00, 1, 0xed, 0x6d, 0, 0xa0, 3, 1, 0xa0, 3, 2, 0xfa, 0x3f, 0xc0, 6, 3, 0x80, 0x0d,
     ];
     assert_eq!(bytes, expected);
 }
@@ -218,7 +218,11 @@ fn widest_slot_fits_into_a_chunk() {
     for bucket in (0..Bucket::COUNT as u64).filter_map(Bucket::from_index) {
         slot.histogram.push(bucket, u64::MAX / Bucket::COUNT as u64);
         let rows = 0..3_u32;
-        slot.exemplars.extend(rows.map(|row| Exemplar { bucket, block: u32::MAX, row: u32::MAX - row }));
+        slot.exemplars.extend(rows.map(|row| Exemplar {
+            latency: bucket.high(),
+            block: u32::MAX,
+            row: u32::MAX - row,
+        }));
     }
     slot.histogram.set_totals(u128::MAX, 5);
     let mut builder = SlotTableBuilder::new(Resolution::Day);
@@ -253,11 +257,11 @@ proptest! {
             }
             prop_assert_eq!(&slot.histogram, &histogram);
             let exemplar_spans: Vec<_> = slot.exemplars.iter().map(|one| spans[one.row as usize].latency).collect();
-            prop_assert!(slot.exemplars.iter().zip(&exemplar_spans).all(|(one, ns)| one.bucket == Bucket::of(*ns)));
+            prop_assert!(slot.exemplars.iter().zip(&exemplar_spans).all(|(one, ns)| one.latency == *ns));
             prop_assert_eq!(exemplar_spans.iter().max(), latencies.last(), "the slowest to the nanosecond");
             prop_assert!(slot.exemplars.is_sorted_by(|a, b| a < b));
             for band in latencies.chunk_by(|a, b| Bucket::of(*a).band() == Bucket::of(*b).band()) {
-                let same = |one: &&Exemplar| Some(one.bucket.band()) == band.first().map(|ns| Bucket::of(*ns).band());
+                let same = |one: &&Exemplar| Some(one.bucket().band()) == band.first().map(|ns| Bucket::of(*ns).band());
                 prop_assert_eq!(slot.exemplars.iter().filter(same).count(), band.len().min(3));
             }
         }
@@ -307,10 +311,10 @@ proptest! {
         let count = |bytes: &[u8]| read(bytes).values().map(|slot| slot.histogram.count()).sum::<u64>();
         prop_assert_eq!(count(&at_once), (one.len() + two.len() + three.len()) as u64);
         for latency in read(&at_once).values() {
-            prop_assert!(latency.exemplars.iter().all(|one| latency.histogram.contains(one.bucket)));
+            prop_assert!(latency.exemplars.iter().all(|one| latency.histogram.contains(one.bucket())));
             prop_assert!(latency.exemplars.iter().all(|one| (4..7).contains(&one.block)));
             let slowest = latency.histogram.entries().last().map(|entry| entry.0);
-            prop_assert_eq!(latency.exemplars.last().map(|one| one.bucket), slowest);
+            prop_assert_eq!(latency.exemplars.last().map(Exemplar::bucket), slowest);
         }
     }
 

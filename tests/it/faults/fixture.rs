@@ -91,17 +91,16 @@ impl Asked for Opened {
 
     fn numbers(&self, service: &str) -> Option<Numbers> {
         let end = now().saturating_add(DurationNanos::from_secs(3_600));
-        let question = PercentileQuestion {
-            service: service.to_owned(),
-            namespace: None,
-            quantiles: [0.5, 0.99, 1.0].map(|q| Quantile::try_from(q).expect("a quantile")).to_vec(),
-            range: TimeRange { start: end.saturating_sub(DurationNanos::from_secs(3 * 3_600)), end },
-            exemplars_max: 1,
-        };
+        let question = PercentileQuestion::plain(
+            service,
+            [0.5, 0.99, 1.0].map(|q| Quantile::try_from(q).expect("a quantile")).to_vec(),
+            TimeRange { start: end.saturating_sub(DurationNanos::from_secs(3 * 3_600)), end },
+            1,
+        );
         let answer = self.query.percentile(&question).ok()?;
-        let exemplars = answer.quantiles.iter().flat_map(|row| &row.exemplars);
+        let exemplars = answer.whole.quantiles.iter().flat_map(|row| &row.exemplars);
         Some(Numbers {
-            count: answer.count,
+            count: answer.whole.count,
             exemplars: exemplars.map(|one| (one.trace_id.0.to_vec(), one.span_id.0.to_vec())).collect(),
             missing: answer.coverage.reasons.join("; "),
         })

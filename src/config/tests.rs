@@ -1,0 +1,73 @@
+use super::*;
+
+fn file(text: &str) -> Result<RawConfig, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spandrel.toml");
+    std::fs::write(&path, text).unwrap();
+    RawConfig::from_file(&path)
+}
+
+#[test]
+fn otlp_03_10_15_defaults_listen_on_loopback_alone_and_sync_every_request() {
+    let config = RawConfig::default().resolve().unwrap();
+    for address in [config.otlp_grpc, config.otlp_http, config.http] {
+        assert!(address.ip().is_loopback(), "{address}");
+    }
+    assert_eq!([config.otlp_grpc, config.otlp_http].map(|address| address.port()), [4317, 4318]);
+    assert_eq!((config.ingest.durability, config.body_bytes_max), (Durability::Fsync, 64 << 20));
+    assert_eq!(config.zipkin, None);
+}
+
+#[test]
+fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+    let one_day = Retention::All("1d".to_owned());
+    let flags = RawConfig { retention: Some(one_day), ..RawConfig::default() };
+    let config = flags.or(file("retention = \"2d\"\nmax-disk = \"1GiB\"").unwrap()).resolve().unwrap();
+    assert_eq!(config.store.retention, Some(DurationNanos::from_secs(86_400)));
+    assert_eq!(config.store.disk_bytes_max, GIB);
+    assert_eq!(config.ingest.partition_bytes_max, 64 * MIB);
+}
+
+#[test]
+fn a_service_may_keep_its_spans_for_another_time_and_a_flag_speaks_of_all_the_others() {
+    let rules = "[[retention]]\nkeep = \"3d\"\n[[retention]]\nservice = \"checkout\"\nkeep = \"30d\"";
+    let days = |n: u64| DurationNanos::from_secs(n * 86_400);
+    let kept = vec![KeepRule { service: "checkout".to_owned(), keep: days(30) }];
+    let config = file(rules).unwrap().resolve().unwrap();
+    assert_eq!((config.store.retention, &config.store.keep), (Some(days(3)), &kept));
+    assert_eq!(config.ingest.retention, Some(days(30)), "late spans of checkout are welcome");
+    let flags = RawConfig { retention: Some(Retention::All("1d".to_owned())), ..RawConfig::default() };
+    let config = flags.or(file(rules).unwrap()).resolve().unwrap();
+    assert_eq!((config.store.retention, &config.store.keep), (Some(days(1)), &kept));
+    for (text, why) in [
+        ("[[retention]]\nservice = \"a\"\nkeep = \"1d\"\n[[retention]]\nservice = \"a\"\nkeep = \"2d\"", "two"),
+        ("[[retention]]\nservice = \"a\"\nkeep = \"soon\"", "retention.keep = \"soon\""),
+        ("[[retention]]\nservise = \"a\"\nkeep = \"1d\"", "[[retention]]"),
+    ] {
+        let error = file(text).and_then(RawConfig::resolve).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_name_and_line() {
+    let error = file("retention = \"2d\"\nretension = \"3d\"").unwrap_err().to_string();
+    assert!(error.contains("retension") && error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn a_bad_value_names_the_setting_and_what_would_be_right() {
+    for (text, expected) in [
+        ("retention = \"soon\"", "retention = \"soon\" is not a duration above zero, such as 15m, 36h or 7d"),
+        ("max-disk = \"0\"", "max-disk = \"0\" is not a size above zero, such as 512MiB or 50GiB"),
+        ("durability = \"maybe\"", "durability = \"maybe\" is not \"fsync\" or \"relaxed\""),
+        ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
+        ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
+        ("memory = \"8GiB\"\nbody-bytes-max = \"1GiB\"", "body-bytes-max = \"1GiB\" is not a size of at most 512MiB"),
+        ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
+    ] {
+        assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);
+    }
+    let small = file("memory = \"128MiB\"\nbody-bytes-max = \"64MiB\"").unwrap().resolve().unwrap_err().to_string();
+    assert!(small.contains("raise memory"), "{small}");
+}

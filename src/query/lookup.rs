@@ -1,0 +1,228 @@
+//! The exact look-up: spans in one bucket of latency, found in what is stored. Roll-ups that counted the bucket lead from
+//! days down to ten seconds, those to the few blocks that were written then, and their columns to the spans.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::{ControlFlow, Range};
+
+use crate::latency::{Bucket, Exemplar, Resolution, Slot, counting_instant, cover};
+use crate::model::{Conventions, DurationNanos, SpanBatch, TimeRange, UnixNanos};
+use crate::store::StoreError;
+
+use super::contributions::{Opened, Places, clipped, rollup_windows};
+use super::selection::{GroupLabel, Groups, Selection};
+use super::{Coverage, Query};
+
+/// Rows of a block in the bucket that are looked at for their group.
+const ROWS_LOOKED_AT_MAX: usize = 4_096;
+
+/// Where and for what to look.
+pub(super) struct Lookup<'a> {
+    pub(super) query: &'a Query,
+    pub(super) places: &'a Places,
+    pub(super) selection: &'a Selection,
+    pub(super) conventions: &'a Conventions,
+    /// Of whole 10 s slots.
+    pub(super) range: TimeRange,
+    /// Only spans of this group.
+    pub(super) group: Option<&'a GroupLabel>,
+    /// Only spans in no group at all.
+    pub(super) ungrouped: bool,
+}
+
+impl Lookup<'_> {
+    /// Whether spans have to be looked at to know if they are meant.
+    pub(super) fn looks_at_spans(&self) -> bool {
+        self.ungrouped
+    }
+
+    /// Whether a span of the selection is meant.
+    fn takes(&self, batch: &SpanBatch, row: usize) -> bool {
+        let Some(span) = batch.spans.get(row) else { return false };
+        if self.ungrouped {
+            let mut groups = Groups::default();
+            return self.selection.groups_of(batch, span, self.conventions, &mut groups).is_empty();
+        }
+        self.group.is_none_or(|label| self.selection.is_in(label, batch, span, self.conventions))
+    }
+
+    /// Whether a span that was kept as an exemplar of what is meant, or of more, may be shown.
+    pub(super) fn shows(&self, batch: &SpanBatch, row: usize) -> bool {
+        !self.looks_at_spans() || self.takes(batch, row)
+    }
+
+    /// At most `wanted` spans of the bucket, of the newest places first. An unreadable place is named in the coverage.
+    pub(super) fn in_bucket(&self, bucket: Bucket, wanted: usize, coverage: &mut Coverage) -> Vec<Exemplar> {
+        let mut found = Vec::new();
+        for opened in self.places.opens.iter().rev() {
+            let read = if opened.manifest.is_some() {
+                self.in_rollups(opened, bucket, wanted, &mut found)
+            } else {
+                let slots = ten_seconds(self.range);
+                self.in_blocks(opened, bucket, &slots, wanted, &mut found, &mut HashSet::new())
+            };
+            if let Err(error) = read {
+                self.query.unreadable(coverage, "a block", &error);
+            }
+            if wanted <= found.len() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Follows the slots that counted the bucket down to the finest.
+    fn in_rollups(
+        &self,
+        opened: &Opened,
+        bucket: Bucket,
+        wanted: usize,
+        found: &mut Vec<Exemplar>,
+    ) -> Result<(), StoreError> {
+        let Some(manifest) = &opened.manifest else { return Ok(()) };
+        let runs = cover(clipped(self.range, manifest));
+        let mut looked_at = HashSet::new();
+        // The newest last: a stack.
+        let mut open: Vec<(Resolution, Range<Slot>)> = runs;
+        while let Some((resolution, slots)) = open.pop() {
+            let hits = self.slots_with(opened, bucket, resolution, &slots)?;
+            let finer = Resolution::ALL.into_iter().rev().find(|finer| *finer < resolution);
+            for slot in hits {
+                let span = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
+                match finer {
+                    Some(finer) => open.push((finer, finer.slot_of(span.start)..finer.slot_of(span.end))),
+                    None => self.in_blocks(opened, bucket, &ten_seconds(span), wanted, found, &mut looked_at)?,
+                }
+                if wanted <= found.len() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots that counted the bucket, in order.
+    fn slots_with(
+        &self,
+        opened: &Opened,
+        bucket: Bucket,
+        resolution: Resolution,
+        slots: &Range<Slot>,
+    ) -> Result<BTreeSet<Slot>, StoreError> {
+        let keys = opened.open.rollup_series()?;
+        let taken = self.series_of(&keys);
+        let (Some(first), Some(last)) = (taken.first(), taken.last()) else { return Ok(BTreeSet::new()) };
+        let mut hits = BTreeSet::new();
+        for window in rollup_windows(resolution, slots) {
+            let table = opened.open.rollup(window);
+            table.read(*first..*last + 1, slots.clone(), &mut |series, slot, latency| {
+                if latency.histogram.contains(bucket) && taken.binary_search(&series).is_ok() {
+                    let _first_of_it = hits.insert(slot);
+                }
+            })?;
+        }
+        Ok(hits)
+    }
+
+    /// Numbers of the series that hold the spans meant, and perhaps others; ascending.
+    fn series_of(&self, keys: &crate::store::SeriesList) -> Vec<u32> {
+        let groups = RefCell::new(Groups::default());
+        let targets = self.selection.targets(keys, &mut groups.borrow_mut());
+        let labels = groups.into_inner().labels;
+        let of_group = |group: Option<u32>| group.and_then(|number| labels.get(number as usize));
+        let meant = targets.into_iter().filter(|(_, target)| match self.group {
+            Some(wanted) => of_group(target.group) == Some(wanted),
+            None => target.whole,
+        });
+        meant.map(|(number, _)| number).collect()
+    }
+
+    /// Searches the columns of the blocks that counted something in these slots, the newest first.
+    fn in_blocks(
+        &self,
+        opened: &Opened,
+        bucket: Bucket,
+        slots: &Range<Slot>,
+        wanted: usize,
+        found: &mut Vec<Exemplar>,
+        looked_at: &mut HashSet<u64>,
+    ) -> Result<(), StoreError> {
+        let start_of = |slot| Resolution::TenSeconds.start_of(slot);
+        let times = TimeRange { start: start_of(slots.start), end: start_of(slots.end) };
+        for (block_no, block) in opened.open.blocks(opened.visible).into_iter().rev() {
+            let Some(block) = block else { continue };
+            let summary = block.summary();
+            let counted = |at| counting_instant(at, summary.horizon);
+            let known = self.selection.among(&summary.services);
+            if !known || !times.meets(counted(summary.min_start), counted(summary.max_start)) {
+                continue;
+            }
+            if self.slots_of_block_count(opened, block_no, bucket, slots)? && looked_at.insert(block_no) {
+                self.in_block(opened, block_no, bucket, wanted, found)?;
+            }
+            if wanted <= found.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn slots_of_block_count(
+        &self,
+        opened: &Opened,
+        block_no: u64,
+        bucket: Bucket,
+        slots: &Range<Slot>,
+    ) -> Result<bool, StoreError> {
+        let taken = self.series_of(&opened.open.series(block_no)?);
+        let (Some(first), Some(last)) = (taken.first(), taken.last()) else { return Ok(false) };
+        let mut counted = false;
+        opened.open.block_slots(block_no, *first..*last + 1, slots.clone(), &mut |series, _, latency| {
+            counted |= latency.histogram.contains(bucket) && taken.binary_search(&series).is_ok();
+        })?;
+        Ok(counted)
+    }
+
+    fn in_block(
+        &self,
+        opened: &Opened,
+        block_no: u64,
+        bucket: Bucket,
+        wanted: usize,
+        found: &mut Vec<Exemplar>,
+    ) -> Result<(), StoreError> {
+        let Some(block) = opened.open.block(block_no) else { return Ok(()) };
+        let keys = opened.open.series(block_no)?;
+        let mut groups = Groups::default();
+        let targets = self.selection.targets(&keys, &mut groups);
+        let horizon = block.summary().horizon;
+        // The top bucket takes everything longer as well.
+        let high = if bucket == Bucket::TOP { DurationNanos(u64::MAX) } else { bucket.high() };
+        let by_group = self.group.is_some() || self.ungrouped;
+        let rows_max = if by_group { ROWS_LOOKED_AT_MAX } else { wanted - found.len().min(wanted) };
+        let mut rows: Vec<(u32, DurationNanos)> = Vec::new();
+        opened.open.scan_latency(block_no, &(bucket.low()..=high), &mut |row, number, start: UnixNanos, latency| {
+            let taken = targets.binary_search_by_key(&number, |(known, _)| *known).is_ok();
+            if taken && self.range.contains(counting_instant(start, horizon)) {
+                rows.push((row, latency));
+            }
+            if rows.len() < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if by_group && !rows.is_empty() {
+            let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+            let spans = opened.open.spans(block_no, &numbers)?;
+            let mut at = 0;
+            rows.retain(|_| {
+                at += 1;
+                self.takes(&spans, at - 1)
+            });
+        }
+        let block = opened.base.saturating_add(u32::try_from(block_no).unwrap_or(u32::MAX));
+        found.extend(rows.into_iter().map(|(row, latency)| Exemplar { latency, block, row }));
+        Ok(())
+    }
+}
+
+fn ten_seconds(range: TimeRange) -> Range<Slot> {
+    Resolution::TenSeconds.slot_of(range.start)..Resolution::TenSeconds.slot_of(range.end)
+}

@@ -1,0 +1,174 @@
+//! Which series and spans a question counts, and in which groups.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::block::ServiceCount;
+use crate::model::{Conventions, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
+use crate::store::SeriesList;
+
+/// What a service's latency is split by, as far as histograms are kept for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// One peel dimension, by its key.
+    Peel(String),
+    /// Every peel dimension beside the others: a span is in one group of each.
+    AnyPeel,
+    /// Span name.
+    SpanName,
+    /// Span kind.
+    Kind,
+    /// Span status.
+    Status,
+    /// `service.namespace`.
+    Namespace,
+}
+
+/// The label of a group: key and value.
+pub type GroupLabel = (String, String);
+
+/// Which spans count.
+#[derive(Clone, Debug)]
+pub(super) struct Selection {
+    /// `service.name`.
+    pub(super) service: String,
+    /// `service.namespace`; `None` takes every namespace together.
+    pub(super) namespace: Option<String>,
+    pub(super) by: Option<Grouping>,
+}
+
+/// Where a series or span counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Whether it is a part of the whole: families repeat what other series count.
+    pub(super) whole: bool,
+    /// Number of its group.
+    pub(super) group: Option<u32>,
+}
+
+/// Groups as they come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Groups {
+    pub(super) labels: Vec<GroupLabel>,
+    numbers: HashMap<GroupLabel, u32>,
+}
+
+impl Groups {
+    fn number(&mut self, key: &str, value: &str) -> u32 {
+        let label = (key.to_owned(), value.to_owned());
+        let next = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
+        *self.numbers.entry(label).or_insert_with_key(|label| {
+            self.labels.push(label.clone());
+            next
+        })
+    }
+}
+
+impl Selection {
+    pub(super) fn names(&self, namespace: &str, service: &str) -> bool {
+        self.service == service && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+    }
+
+    /// The same for names as a batch holds them: valid UTF-8, empty when missing.
+    pub(super) fn names_bytes(&self, namespace: &[u8], service: &[u8]) -> bool {
+        let service = if service.is_empty() { UNKNOWN_SERVICE.as_bytes() } else { service };
+        self.service.as_bytes() == service
+            && self.namespace.as_ref().is_none_or(|wanted| wanted.as_bytes() == namespace)
+    }
+
+    pub(super) fn among(&self, services: &[ServiceCount]) -> bool {
+        services.iter().any(|count| self.names(&count.namespace, &count.service))
+    }
+
+    /// Where a series counts; `None` when it does not.
+    pub(super) fn target(&self, key: &SeriesKey<'_>, groups: &mut Groups) -> Option<Target> {
+        if !key.entry || !self.names(&key.namespace, &key.service) {
+            return None;
+        }
+        match (&key.peel, &self.by) {
+            (None, by) => {
+                let group = by.as_ref().and_then(|by| by.of_series(key)).map(|(key, value)| groups.number(key, &value));
+                Some(Target { whole: true, group })
+            }
+            (Some(peel), Some(by)) if by.takes_dimension(&peel.dimension) => {
+                Some(Target { whole: false, group: Some(groups.number(&peel.dimension, &peel.value)) })
+            }
+            (Some(_), _) => None,
+        }
+    }
+
+    /// Each series of a list that counts, with its number, ascending.
+    pub(super) fn targets(&self, series: &SeriesList, groups: &mut Groups) -> Vec<(u32, Target)> {
+        let counted = |(number, key): (u32, &_)| Some((number, self.target(key, groups)?));
+        (0..).zip(series.iter().map(|key| &**key)).filter_map(counted).collect()
+    }
+
+    /// The groups of an entry span.
+    pub(super) fn groups_of(
+        &self,
+        batch: &SpanBatch,
+        span: &Span,
+        conventions: &Conventions,
+        groups: &mut Groups,
+    ) -> Vec<u32> {
+        let Some(by) = &self.by else { return Vec::new() };
+        let attributes = batch.resource(span).attributes;
+        if matches!(by, Grouping::Peel(_) | Grouping::AnyPeel) {
+            let values = conventions.peel_values(batch, attributes);
+            let taken = values.filter(|(dimension, _)| by.takes_dimension(dimension));
+            return taken.map(|(dimension, value)| groups.number(dimension, &value)).collect();
+        }
+        let key = SeriesKey::of(batch, span, conventions);
+        by.of_series(&key).map(|(key, value)| groups.number(key, &value)).into_iter().collect()
+    }
+
+    /// Whether all spans of a resource are in the same groups.
+    pub(super) fn is_grouped_by_resource(&self) -> bool {
+        matches!(self.by, None | Some(Grouping::Peel(_) | Grouping::AnyPeel | Grouping::Namespace))
+    }
+
+    /// Whether an entry span of the service is in the group of this label.
+    pub(super) fn is_in(&self, label: &GroupLabel, batch: &SpanBatch, span: &Span, conventions: &Conventions) -> bool {
+        let mut groups = Groups::default();
+        let _numbers = self.groups_of(batch, span, conventions, &mut groups);
+        groups.labels.contains(label)
+    }
+}
+
+impl Grouping {
+    /// What is written for it, and the label it gives.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Peel(dimension) => dimension,
+            Self::AnyPeel => "peel",
+            Self::SpanName => "span.name",
+            Self::Kind => "span.kind",
+            Self::Status => "span.status",
+            Self::Namespace => "service.namespace",
+        }
+    }
+
+    /// Whether each span is in at most one group.
+    pub fn is_partition(&self) -> bool {
+        *self != Self::AnyPeel
+    }
+
+    fn takes_dimension(&self, dimension: &str) -> bool {
+        match self {
+            Self::Peel(wanted) => wanted == dimension,
+            Self::AnyPeel => true,
+            Self::SpanName | Self::Kind | Self::Status | Self::Namespace => false,
+        }
+    }
+
+    fn of_series<'a>(&'a self, key: &'a SeriesKey<'_>) -> Option<(&'a str, Cow<'a, str>)> {
+        let value = match self {
+            Self::Peel(_) | Self::AnyPeel => return None,
+            Self::SpanName => Cow::Borrowed(&*key.span_name),
+            Self::Kind => Cow::Borrowed(SpanKind::as_str(key.kind)),
+            Self::Status => Cow::Borrowed(SpanStatus::as_str(key.status)),
+            Self::Namespace => Cow::Borrowed(&*key.namespace),
+        };
+        Some((self.key(), value))
+    }
+}

@@ -1,0 +1,146 @@
+//! The latency of a block: slots and exemplars of its rows, by series, and again by where they ran.
+//!
+//! The series of the block come first, under the numbers that its column has; behind them stand the *families*: one for
+//! each service and value of a peel dimension (`SeriesKey::peel`), over entry spans alone. So a question that groups by a
+//! dimension reads histograms, as one without groups does.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::block::{Encoded, RowRef, span_at};
+use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
+use crate::limits::{OVERFLOW, PEEL_VALUES_MAX};
+use crate::model::{Conventions, DurationNanos, Peel, Rows, SeriesKey, SpanBatch, UnixNanos};
+use crate::telemetry::Counters;
+
+use super::HeadPart;
+use super::series_table::encode_series;
+
+/// Two sections of a block.
+#[derive(Debug)]
+pub(super) struct BlockLatency {
+    /// The slot table.
+    pub(super) slots: Vec<u8>,
+    /// The families' keys, in the order of their numbers.
+    pub(super) families: Vec<u8>,
+}
+
+/// Histograms and exemplars of the block's rows, of exactly those rows.
+pub(super) fn block_latency(
+    part: &HeadPart,
+    rows: &[RowRef],
+    encoded: &Encoded,
+    conventions: &Conventions,
+    counters: &Counters,
+) -> Result<BlockLatency, TableTooLarge> {
+    let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
+    let mut families = Families::new(conventions);
+    for ((row_no, row), series) in (0..).zip(rows).zip(&encoded.row_series) {
+        let Some((batch, span)) = span_at(&part.batches, *row) else { continue };
+        let Some(latency) = span.latency() else { continue };
+        let at = counting_instant(span.start_time_unix_nano, part.horizon);
+        let key = encoded.series.get(*series as usize);
+        let resource = (row.batch, batch.scope(span).resource, span.is_error());
+        let place = families.place(resource, batch, batch.resource(span).attributes, key);
+        builder.record(*series, at, latency, row_no, place.hash);
+        if key.is_some_and(|key| key.entry) {
+            let recorded = place.families.iter().map(|family| (*family, at, latency, row_no, place.hash));
+            families.recorded.extend(recorded);
+        }
+    }
+    counters.series_overflow_spans.add(families.overflowed);
+    let keys = families.record_behind(encoded.series.len(), &mut builder);
+    Ok(BlockLatency { slots: builder.finish()?, families: encode_series(&keys) })
+}
+
+/// What spans of one resource and outcome have in common.
+#[derive(Clone, Debug)]
+struct SpanPlace {
+    /// Equal for resources that agree in every peel dimension, and in the outcome.
+    hash: u64,
+    /// Numbers of the families, as they came.
+    families: Vec<u32>,
+}
+
+/// Families while rows are counted, numbered as they come.
+struct Families<'a> {
+    conventions: &'a Conventions,
+    numbers: HashMap<SeriesKey<'static>, u32>,
+    /// How many values a dimension of a service has.
+    values: HashMap<SeriesKey<'static>, usize>,
+    places: HashMap<(u32, u32, bool), SpanPlace>,
+    recorded: Vec<(u32, UnixNanos, DurationNanos, u32, u64)>,
+    overflowed: u64,
+}
+
+impl<'a> Families<'a> {
+    fn new(conventions: &'a Conventions) -> Self {
+        Self {
+            conventions,
+            numbers: HashMap::new(),
+            values: HashMap::new(),
+            places: HashMap::new(),
+            recorded: Vec::new(),
+            overflowed: 0,
+        }
+    }
+
+    /// The place of a span of `resource` (its batch, its row there, and whether the span failed).
+    fn place(
+        &mut self,
+        resource: (u32, u32, bool),
+        batch: &SpanBatch,
+        attributes: Rows,
+        key: Option<&SeriesKey<'static>>,
+    ) -> SpanPlace {
+        if let Some(known) = self.places.get(&resource) {
+            return known.clone();
+        }
+        let mut described = Vec::new();
+        let mut families = Vec::new();
+        for (dimension, value) in self.conventions.peel_values(batch, attributes) {
+            described.extend_from_slice(dimension.as_bytes());
+            described.push(0);
+            described.extend_from_slice(value.as_bytes());
+            described.push(0);
+            families.extend(key.map(|key| self.number(key, dimension, &value)));
+        }
+        let place = SpanPlace { hash: xxhash_rust::xxh3::xxh3_64(&described) ^ u64::from(resource.2), families };
+        let _new = self.places.insert(resource, place.clone());
+        place
+    }
+
+    fn number(&mut self, key: &SeriesKey<'static>, dimension: &str, value: &str) -> u32 {
+        let family = |value: &str| {
+            let peel = Peel { dimension: Cow::Owned(dimension.to_owned()), value: Cow::Owned(value.to_owned()) };
+            key.family(peel)
+        };
+        let mut wanted = family(value);
+        if !self.numbers.contains_key(&wanted) {
+            let all_values = self.values.entry(family("")).or_default();
+            if *all_values < PEEL_VALUES_MAX {
+                *all_values += 1;
+            } else {
+                wanted = family(OVERFLOW);
+            }
+        }
+        let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+        *self.numbers.entry(wanted).or_insert(next)
+    }
+
+    /// Records what was counted under the numbers behind the first `n_series`, and gives the keys in that order.
+    fn record_behind(self, n_series: usize, builder: &mut SlotTableBuilder) -> Vec<SeriesKey<'static>> {
+        let sorted: BTreeMap<SeriesKey<'static>, u32> = self.numbers.into_iter().collect();
+        let mut renumbered = vec![u32::MAX; sorted.len()];
+        for (number, as_it_came) in (n_series..).zip(sorted.values()) {
+            if let Some(place) = renumbered.get_mut(*as_it_came as usize) {
+                *place = u32::try_from(number).unwrap_or(u32::MAX);
+            }
+        }
+        for (family, at, latency, row, place) in self.recorded {
+            let Some(number) = renumbered.get(family as usize) else { continue };
+            builder.record(*number, at, latency, row, place);
+        }
+        sorted.into_keys().collect()
+    }
+}
