@@ -85,7 +85,12 @@ impl Exemplars<'_> {
         candidates.truncate(exemplars_max * CANDIDATES_PER_EXEMPLAR);
         let mut found = self.resolve(&candidates, lookup, coverage);
         let counted = usize::try_from(tally.count_in(bucket)).unwrap_or(usize::MAX);
-        let wanted = if exemplars_max <= KEPT_WILL_DO { 1 } else { exemplars_max.min(counted) };
+        // What is left when groups are taken away has no exemplars of its own, of which the slowest would be one.
+        let wanted = match tally.slowest() {
+            Some(slowest) if slowest == bucket && lookup.looks_at_spans() => counted,
+            _ if exemplars_max <= KEPT_WILL_DO => 1,
+            _ => exemplars_max.min(counted),
+        };
         if found.len() < wanted {
             found.extend(self.resolve(&lookup.in_bucket(bucket, wanted, coverage), lookup, coverage));
         }

@@ -140,6 +140,14 @@ impl Tally {
         }
     }
 
+    /// The highest bucket that was hit.
+    pub(super) fn slowest(&self) -> Option<Bucket> {
+        match &self.counts {
+            Counts::Dense(histogram) => histogram.iter().last().map(|(bucket, _)| bucket),
+            Counts::Sparse(histogram) => histogram.entries().last().map(|(bucket, _)| *bucket),
+        }
+    }
+
     /// How many are in `bucket`.
     pub(super) fn count_in(&self, bucket: Bucket) -> u64 {
         match &self.counts {

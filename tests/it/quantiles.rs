@@ -17,12 +17,27 @@ const SLOT: u64 = 10_000_000_000;
 const SPREAD: u64 = 720 * SLOT;
 const SPANS: u64 = 24_000;
 
-/// (start, duration, trace id) of each span, by service.
-type Exact = BTreeMap<&'static str, Vec<(u64, u64, String)>>;
+const ZONE: &str = "cloud.availability_zone";
+/// Where batches of spans ran; one in four does not say.
+const ZONES: [Option<&str>; 4] = [Some("eu-1a"), Some("eu-1b"), Some("eu-1c"), None];
 
-fn service_spans(service: &str, spans: Vec<Span>) -> ResourceSpans {
-    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(service.to_owned())) });
-    let attributes = vec![KeyValue { key: "service.name".to_owned(), value, ..KeyValue::default() }];
+/// One span as it was sent.
+struct Sent {
+    start: u64,
+    duration: u64,
+    trace: String,
+    zone: Option<&'static str>,
+}
+
+/// The spans of each service.
+type Exact = BTreeMap<&'static str, Vec<Sent>>;
+
+fn service_spans(service: &str, zone: Option<&str>, spans: Vec<Span>) -> ResourceSpans {
+    let text = |key: &str, value: &str| {
+        let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+        KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    };
+    let attributes = std::iter::once(text("service.name", service)).chain(zone.map(|zone| text(ZONE, zone))).collect();
     let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     ResourceSpans {
         resource: Some(Resource { attributes, ..Resource::default() }),
@@ -36,6 +51,7 @@ fn fill(server: &TestServer, random: &mut Random) -> Exact {
     let first = now().0 - SPREAD;
     for batch in 0..SPANS / 200 {
         let service = SERVICES[usize::try_from(batch % 3).expect("small")];
+        let zone = ZONES[usize::try_from(random.below(4)).expect("small")];
         let spans = (0..200).map(|no| {
             let start = first + random.below(SPREAD);
             // From a microsecond to a quarter of an hour, evenly over the octaves, with a few of no length at all.
@@ -45,7 +61,7 @@ fn fill(server: &TestServer, random: &mut Random) -> Exact {
                 (1 << (10 + random.below(30))) + random.below(1 << 20)
             };
             let trace = u128::from(batch * 1_000 + no + 1);
-            exact.entry(service).or_default().push((start, duration, format!("{trace:032x}")));
+            exact.entry(service).or_default().push(Sent { start, duration, trace: format!("{trace:032x}"), zone });
             Span {
                 trace_id: trace.to_be_bytes().to_vec(),
                 span_id: (batch * 1_000 + no + 1).to_be_bytes().to_vec(),
@@ -56,7 +72,7 @@ fn fill(server: &TestServer, random: &mut Random) -> Exact {
                 ..Span::default()
             }
         });
-        let resource_spans = vec![service_spans(service, spans.collect())];
+        let resource_spans = vec![service_spans(service, zone, spans.collect())];
         assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
     }
     exact
@@ -74,19 +90,39 @@ fn ask(server: &TestServer, exact: &Exact, random: &mut Random) {
     let to = from + (1 + random.below(longest)) * SLOT;
     let mut quantiles: Vec<f64> = (0..8).map(|_| random.below(1_000_001) as f64 / 1e6).collect();
     quantiles.extend([0.0, 1.0]);
-    let inside = exact[service].iter().filter(|(start, ..)| (from..to).contains(start));
-    let mut sorted: Vec<(u64, &str)> = inside.map(|(_, duration, trace)| (*duration, trace.as_str())).collect();
-    sorted.sort_unstable();
+    let inside: Vec<&Sent> = exact[service].iter().filter(|sent| (from..to).contains(&sent.start)).collect();
     let q: Vec<String> = quantiles.iter().map(f64::to_string).collect();
-    let path = format!("/spandrel/v1/percentile?service={service}&start={from}&end={to}&exemplars=1&q={}", q.join(","));
+    let path = format!(
+        "/spandrel/v1/percentile?service={service}&start={from}&end={to}&exemplars=1&by={ZONE}&q={}",
+        q.join(",")
+    );
     let answer = server.json(&path);
-    assert_eq!(answer["count"], sorted.len(), "{path}");
     assert_eq!(answer["coverage"]["complete"], true, "{answer}");
+    check(&path, &answer, &inside, &quantiles);
+    let groups = answer["groups"].as_array().expect("groups");
+    let mut seen = 0;
+    for zone in ZONES {
+        let of_zone: Vec<&Sent> = inside.iter().copied().filter(|sent| sent.zone == zone).collect();
+        let group = groups.iter().find(|group| group["labels"][ZONE].as_str() == zone);
+        assert_eq!(group.is_some(), !of_zone.is_empty(), "{path}: {zone:?} in {groups:?}");
+        if let Some(group) = group {
+            check(&path, group, &of_zone, &quantiles);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, groups.len(), "{path}: no other zone");
+}
+
+/// One counted part of an answer against the spans that it must speak of.
+fn check(path: &str, answer: &serde_json::Value, inside: &[&Sent], quantiles: &[f64]) {
+    let mut sorted: Vec<(u64, &str)> = inside.iter().map(|sent| (sent.duration, sent.trace.as_str())).collect();
+    sorted.sort_unstable();
+    assert_eq!(answer["count"], sorted.len(), "{path}");
     if sorted.is_empty() {
         assert_eq!(answer["quantiles"], serde_json::json!([]));
         return;
     }
-    for (row, q) in answer["quantiles"].as_array().expect("rows").iter().zip(quantiles) {
+    for (row, q) in answer["quantiles"].as_array().expect("rows").iter().zip(quantiles.iter().copied()) {
         let number = |pointer: &str| row.pointer(pointer).and_then(serde_json::Value::as_u64).expect("a number");
         let rank = rank(q, sorted.len());
         let (expected, _) = sorted[rank - 1];
