@@ -33,7 +33,7 @@ mod tests;
 pub use encode::{Encoded, encode};
 pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};
-pub use read::{Block, PartSize};
+pub use read::{Block, PartSize, SpanGlance};
 pub use summary::{BlockSummary, ServiceCount};
 
 /// Number of a section.

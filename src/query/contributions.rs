@@ -78,6 +78,11 @@ pub(super) enum Place<'a> {
 }
 
 impl Places {
+    /// The batches of the heads with their block numbers and horizons.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (u32, &Arc<SpanBatch>, UnixNanos)> {
+        (self.heads_from..).zip(&self.heads).map(|(block, (batch, horizon))| (block, batch, *horizon))
+    }
+
     /// What a question-wide block number means.
     pub(super) fn place(&self, block: u32) -> Option<Place<'_>> {
         if let Some(at) = block.checked_sub(self.heads_from) {
@@ -227,7 +232,7 @@ impl Walk<'_> {
             for batch in &head.batches {
                 let block = self.found.places.heads_from + u32::try_from(self.found.places.heads.len()).unwrap_or(0);
                 self.found.places.heads.push((Arc::clone(batch), head.horizon));
-                let of_service = self.scopes_of_service(batch);
+                let of_service = self.selection.scopes_of_service(batch);
                 let mut groups_of: HashMap<u32, Vec<u32>> = HashMap::new();
                 for (row, span) in (0..).zip(&batch.spans) {
                     if !of_service.get(span.scope as usize).copied().unwrap_or(false) {
@@ -236,7 +241,7 @@ impl Walk<'_> {
                     self.found.service_is_known = true;
                     let at = counting_instant(span.start_time_unix_nano, head.horizon);
                     let Some(latency) = span.latency() else { continue };
-                    let counts = self.range.contains(at) && conventions.is_service_entry(batch, span);
+                    let counts = self.range.contains(at) && self.selection.takes_span(batch, span, &conventions);
                     if !counts || !seen.insert(span.key()) {
                         continue;
                     }
@@ -259,15 +264,6 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    fn scopes_of_service(&self, batch: &SpanBatch) -> Vec<bool> {
-        let resources = batch.scopes.iter().map(|scope| batch.resources.get(scope.resource as usize));
-        let resources = resources.map(|resource| resource.copied().unwrap_or_default());
-        let names = |resource: crate::model::Resource| {
-            self.selection.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
-        };
-        resources.map(names).collect()
     }
 }
 

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use parking_lot::Mutex;
 
 use crate::latency::{Bucket, Exemplar, counting_instant};
-use crate::model::{Conventions, DurationNanos, SpanBatch, SpanId, TraceId, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SpanBatch, SpanId, SpanStatus, TraceId, UnixNanos};
+use crate::store::StoreError;
 
 use super::contributions::{Opened, Place, Places};
 use super::lookup::Lookup;
@@ -82,12 +83,14 @@ impl Exemplars<'_> {
             return Vec::new();
         }
         let mut candidates = tally.candidates(|known| known == bucket);
-        candidates.truncate(exemplars_max * CANDIDATES_PER_EXEMPLAR);
+        if lookup.only_without.is_none() {
+            candidates.truncate(exemplars_max * CANDIDATES_PER_EXEMPLAR);
+        }
         let mut found = self.resolve(&candidates, lookup, coverage);
         let counted = usize::try_from(tally.count_in(bucket)).unwrap_or(usize::MAX);
         // What is left when groups are taken away has no exemplars of its own, of which the slowest would be one.
         let wanted = match tally.slowest() {
-            Some(slowest) if slowest == bucket && lookup.looks_at_spans() => counted,
+            Some(slowest) if slowest == bucket && lookup.only_without.is_some() => counted,
             _ if exemplars_max <= KEPT_WILL_DO => 1,
             _ => exemplars_max.min(counted),
         };
@@ -107,26 +110,29 @@ impl Exemplars<'_> {
         slowest_and_diverse(found, exemplars_max)
     }
 
-    /// Reads the spans, block by block, those that are not known yet; those that the question does not select are left out.
+    /// Reads the spans, block by block, those that are not known yet; those that are not meant are left out.
     fn resolve(&self, wanted: &[Exemplar], lookup: &Lookup<'_>, coverage: &mut Coverage) -> Vec<ExemplarAnswer> {
         let mut found = Vec::new();
-        let mut by_block: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut by_block: BTreeMap<u32, Vec<Exemplar>> = BTreeMap::new();
         for exemplar in wanted {
-            by_block.entry(exemplar.block).or_default().push(exemplar.row);
+            by_block.entry(exemplar.block).or_default().push(*exemplar);
         }
-        for (block, rows) in by_block {
+        for (block, exemplars) in by_block {
             match self.places.place(block) {
                 Some(Place::Head(batch, horizon)) => {
-                    let taken = rows.iter().filter(|row| lookup.shows(batch, **row as usize));
-                    let exemplars = taken.filter_map(|row| exemplar(batch, *row as usize, horizon, self.conventions));
-                    found.extend(exemplars);
+                    let rows = exemplars.iter().map(|one| one.row as usize);
+                    found.extend(rows.filter_map(|row| of_head(batch, row, horizon, self.conventions)));
                 }
                 Some(Place::Block { opened, block_no }) => {
-                    self.read_block(opened, block_no, rows, lookup, coverage, &mut found);
+                    let read = self.read_block(opened, block_no, exemplars, &mut found);
+                    if let Err(error) = read {
+                        self.query.unreadable(coverage, &format!("block {block_no}"), &error);
+                    }
                 }
                 None => {}
             }
         }
+        found.retain(|exemplar| lookup.shows(&exemplar.attributes));
         found
     }
 
@@ -134,50 +140,58 @@ impl Exemplars<'_> {
         &self,
         opened: &Opened,
         block_no: u64,
-        mut rows: Vec<u32>,
-        lookup: &Lookup<'_>,
-        coverage: &mut Coverage,
+        mut exemplars: Vec<Exemplar>,
         found: &mut Vec<ExemplarAnswer>,
-    ) {
-        rows.sort_unstable();
-        rows.dedup();
-        if !lookup.looks_at_spans() {
-            rows.retain(|row| match self.query.exemplars.get((opened.seq, block_no, *row)) {
-                Some(known) => {
-                    found.push(known);
-                    false
-                }
-                None => true,
-            });
-        }
-        let Some(block) = opened.open.block(block_no).filter(|_| !rows.is_empty()) else { return };
-        match opened.open.spans(block_no, &rows) {
-            Ok(spans) => {
-                let horizon = block.summary().horizon;
-                for (at, row) in rows.iter().enumerate() {
-                    let Some(exemplar) = exemplar(&spans, at, horizon, self.conventions) else { continue };
-                    self.query.exemplars.insert((opened.seq, block_no, *row), &exemplar);
-                    found.extend(Some(exemplar).filter(|_| lookup.shows(&spans, at)));
-                }
+    ) -> Result<(), StoreError> {
+        exemplars.retain(|one| match self.query.exemplars.get((opened.seq, block_no, one.row)) {
+            Some(known) => {
+                found.push(known);
+                false
             }
-            Err(error) => self.query.unreadable(coverage, &format!("block {block_no}"), &error),
+            None => true,
+        });
+        let Some(block) = opened.open.block(block_no).filter(|_| !exemplars.is_empty()) else { return Ok(()) };
+        exemplars.sort_unstable_by_key(|one| one.row);
+        exemplars.dedup_by_key(|one| one.row);
+        let rows: Vec<u32> = exemplars.iter().map(|one| one.row).collect();
+        let (series, scopes) = (opened.open.series(block_no)?, opened.open.scopes(block_no)?);
+        for (one, glance) in exemplars.iter().zip(opened.open.glances(block_no, &rows)?) {
+            let Some(key) = series.get(glance.series as usize) else { continue };
+            let exemplar = ExemplarAnswer {
+                trace_id: glance.trace_id,
+                span_id: glance.span_id,
+                duration: one.latency,
+                time: counting_instant(glance.start, block.summary().horizon),
+                span_name: key.span_name.to_string(),
+                error: key.status == SpanStatus::Error,
+                attributes: place_of_scope(&scopes, glance.scope, self.conventions),
+                in_bucket: false,
+            };
+            self.query.exemplars.insert((opened.seq, block_no, one.row), &exemplar);
+            found.push(exemplar);
         }
+        Ok(())
     }
 }
 
-/// `in_bucket` is for the caller to say.
-fn exemplar(batch: &SpanBatch, row: usize, horizon: UnixNanos, conventions: &Conventions) -> Option<ExemplarAnswer> {
+/// Peel dimensions and values of a scope's resource.
+pub(super) fn place_of_scope(scopes: &SpanBatch, scope: u32, conventions: &Conventions) -> Vec<(String, String)> {
+    let resource = scopes.scopes.get(scope as usize).and_then(|scope| scopes.resources.get(scope.resource as usize));
+    let Some(resource) = resource else { return Vec::new() };
+    let values = conventions.peel_values(scopes, resource.attributes);
+    values.map(|(key, value)| (key.to_owned(), value.into_owned())).collect()
+}
+
+fn of_head(batch: &SpanBatch, row: usize, horizon: UnixNanos, conventions: &Conventions) -> Option<ExemplarAnswer> {
     let span = batch.spans.get(row)?;
-    let duration = span.latency()?;
-    let places = conventions.peel_values(batch, batch.resource(span).attributes);
     Some(ExemplarAnswer {
         trace_id: span.trace_id,
         span_id: span.span_id,
-        duration,
+        duration: span.latency()?,
         time: counting_instant(span.start_time_unix_nano, horizon),
         span_name: batch.text_lossy(span.name).into_owned(),
         error: span.is_error(),
-        attributes: places.map(|(key, value)| (key.to_owned(), value.into_owned())).collect(),
+        attributes: place_of_scope(batch, span.scope, conventions),
         in_bucket: false,
     })
 }

@@ -70,7 +70,7 @@ pub(super) fn ranked(
     let left = all.split_off(rows.question.groups_max.min(all.len()));
     let shown = all.into_iter().map(|one| Group {
         label: (one.label.0.to_owned(), one.label.1.map(|label| label.1.clone())),
-        counted: rows.counted(one.tally, one.label.1, one.label.1.is_none()),
+        counted: rows.counted(one.tally, one.label.1, one.label.1.is_none().then_some(one.label.0)),
         tail_count: one.tail_count,
         tail_expected: one.tail_expected,
     });

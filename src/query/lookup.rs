@@ -6,11 +6,12 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::{ControlFlow, Range};
 
 use crate::latency::{Bucket, Exemplar, Resolution, Slot, counting_instant, cover};
-use crate::model::{Conventions, DurationNanos, SpanBatch, TimeRange, UnixNanos};
+use crate::model::{Conventions, DurationNanos, Span, SpanBatch, TimeRange, UnixNanos};
 use crate::store::StoreError;
 
 use super::contributions::{Opened, Places, clipped, rollup_windows};
-use super::selection::{GroupLabel, Groups, Selection};
+use super::exemplars::place_of_scope;
+use super::selection::{GroupLabel, Groups, Selection, Target};
 use super::{Coverage, Query};
 
 /// Rows of a block in the bucket that are looked at for their group.
@@ -26,35 +27,24 @@ pub(super) struct Lookup<'a> {
     pub(super) range: TimeRange,
     /// Only spans of this group.
     pub(super) group: Option<&'a GroupLabel>,
-    /// Only spans in no group at all.
-    pub(super) ungrouped: bool,
+    /// Only spans whose resource lacks this attribute.
+    pub(super) only_without: Option<&'a str>,
 }
 
 impl Lookup<'_> {
-    /// Whether spans have to be looked at to know if they are meant.
-    pub(super) fn looks_at_spans(&self) -> bool {
-        self.ungrouped
-    }
-
-    /// Whether a span of the selection is meant.
-    fn takes(&self, batch: &SpanBatch, row: usize) -> bool {
-        let Some(span) = batch.spans.get(row) else { return false };
-        if self.ungrouped {
-            let mut groups = Groups::default();
-            return self.selection.groups_of(batch, span, self.conventions, &mut groups).is_empty();
-        }
-        self.group.is_none_or(|label| self.selection.is_in(label, batch, span, self.conventions))
-    }
-
-    /// Whether a span that was kept as an exemplar of what is meant, or of more, may be shown.
-    pub(super) fn shows(&self, batch: &SpanBatch, row: usize) -> bool {
-        !self.looks_at_spans() || self.takes(batch, row)
+    /// Whether a span that was kept as an exemplar of what is meant, or of more, may be shown. It has these places.
+    pub(super) fn shows(&self, place: &[(String, String)]) -> bool {
+        self.only_without.is_none_or(|dimension| place.iter().all(|(key, _)| key != dimension))
     }
 
     /// At most `wanted` spans of the bucket, of the newest places first. An unreadable place is named in the coverage.
     pub(super) fn in_bucket(&self, bucket: Bucket, wanted: usize, coverage: &mut Coverage) -> Vec<Exemplar> {
         let mut found = Vec::new();
+        self.in_heads(bucket, wanted, &mut found);
         for opened in self.places.opens.iter().rev() {
+            if wanted <= found.len() {
+                break;
+            }
             let read = if opened.manifest.is_some() {
                 self.in_rollups(opened, bucket, wanted, &mut found)
             } else {
@@ -64,11 +54,36 @@ impl Lookup<'_> {
             if let Err(error) = read {
                 self.query.unreadable(coverage, "a block", &error);
             }
-            if wanted <= found.len() {
-                break;
-            }
         }
         found
+    }
+
+    fn in_heads(&self, bucket: Bucket, wanted: usize, found: &mut Vec<Exemplar>) {
+        for (block, batch, horizon) in self.places.heads() {
+            let of_service = self.selection.scopes_of_service(batch);
+            for (row, span) in (0..).zip(&batch.spans) {
+                let Some(latency) = span.latency().filter(|latency| Bucket::of(*latency) == bucket) else { continue };
+                let counts = of_service.get(span.scope as usize) == Some(&true)
+                    && self.range.contains(counting_instant(span.start_time_unix_nano, horizon))
+                    && self.selection.takes_span(batch, span, self.conventions);
+                if counts && self.means(batch, span) {
+                    found.push(Exemplar { latency, block, row });
+                }
+                if wanted <= found.len() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether a span that counts is in the group that is meant.
+    fn means(&self, batch: &SpanBatch, span: &Span) -> bool {
+        let in_group = |label| {
+            let mut groups = Groups::default();
+            let _numbers = self.selection.groups_of(batch, span, self.conventions, &mut groups);
+            groups.labels.contains(label)
+        };
+        self.shows(&place_of_scope(batch, span.scope, self.conventions)) && self.group.is_none_or(in_group)
     }
 
     /// Follows the slots that counted the bucket down to the finest.
@@ -192,33 +207,47 @@ impl Lookup<'_> {
         found: &mut Vec<Exemplar>,
     ) -> Result<(), StoreError> {
         let Some(block) = opened.open.block(block_no) else { return Ok(()) };
-        let keys = opened.open.series(block_no)?;
         let mut groups = Groups::default();
-        let targets = self.selection.targets(&keys, &mut groups);
+        let targets = self.selection.targets(&opened.open.series(block_no)?, &mut groups);
         let horizon = block.summary().horizon;
         // The top bucket takes everything longer as well.
         let high = if bucket == Bucket::TOP { DurationNanos(u64::MAX) } else { bucket.high() };
-        let by_group = self.group.is_some() || self.ungrouped;
-        let rows_max = if by_group { ROWS_LOOKED_AT_MAX } else { wanted - found.len().min(wanted) };
+        let by_place = self.only_without.is_some() || self.group.is_some() && self.selection.is_grouped_by_resource();
+        let rows_max = if by_place { ROWS_LOOKED_AT_MAX } else { wanted - found.len().min(wanted) };
+        let is_meant = |target: &Target| {
+            let of_group = || target.group.and_then(|number| groups.labels.get(number as usize)) == self.group;
+            target.whole && (by_place || self.group.is_none() || of_group())
+        };
         let mut rows: Vec<(u32, DurationNanos)> = Vec::new();
         opened.open.scan_latency(block_no, &(bucket.low()..=high), &mut |row, number, start: UnixNanos, latency| {
-            let taken = targets.binary_search_by_key(&number, |(known, _)| *known).is_ok();
+            let target = targets.binary_search_by_key(&number, |(known, _)| *known).ok().and_then(|at| targets.get(at));
+            let taken = target.is_some_and(|(_, target)| is_meant(target));
             if taken && self.range.contains(counting_instant(start, horizon)) {
                 rows.push((row, latency));
             }
             if rows.len() < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        if by_group && !rows.is_empty() {
-            let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-            let spans = opened.open.spans(block_no, &numbers)?;
-            let mut at = 0;
-            rows.retain(|_| {
-                at += 1;
-                self.takes(&spans, at - 1)
-            });
+        if by_place && !rows.is_empty() {
+            self.keep_those_of_the_place(opened, block_no, &mut rows)?;
         }
         let block = opened.base.saturating_add(u32::try_from(block_no).unwrap_or(u32::MAX));
         found.extend(rows.into_iter().map(|(row, latency)| Exemplar { latency, block, row }));
+        Ok(())
+    }
+
+    fn keep_those_of_the_place(
+        &self,
+        opened: &Opened,
+        block_no: u64,
+        rows: &mut Vec<(u32, DurationNanos)>,
+    ) -> Result<(), StoreError> {
+        let numbers: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
+        let scopes = opened.open.scopes(block_no)?;
+        let mut meant = opened.open.glances(block_no, &numbers)?.into_iter().map(|glance| {
+            let place = place_of_scope(&scopes, glance.scope, self.conventions);
+            self.shows(&place) && self.group.is_none_or(|label| place.contains(label))
+        });
+        rows.retain(|_| meant.next().unwrap_or(false));
         Ok(())
     }
 }

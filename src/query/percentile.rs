@@ -8,7 +8,7 @@ use super::contributions::{Contributions, Sink, Slots};
 use super::exemplars::Exemplars;
 use super::groups::{Group, Rest, ranked};
 use super::lookup::Lookup;
-use super::selection::{GroupLabel, Grouping, Selection, Target};
+use super::selection::{GroupLabel, Grouping, Selection, SpansWanted, Target};
 use super::steps::{StepRow, Steps, resolution_of};
 use super::tally::Tally;
 use super::{Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
@@ -23,6 +23,8 @@ pub struct PercentileQuestion {
     pub service: String,
     /// `service.namespace`; `None` takes every namespace together.
     pub namespace: Option<String>,
+    /// Which of its spans.
+    pub spans: SpansWanted,
     /// In the order of the answer.
     pub quantiles: Vec<Quantile>,
     /// By counting instant (start time); widened to whole 10 s slots.
@@ -44,7 +46,8 @@ impl PercentileQuestion {
     pub fn plain(service: &str, quantiles: Vec<Quantile>, range: TimeRange, exemplars_max: usize) -> Self {
         let service = service.to_owned();
         let (namespace, by, step, versus) = (None, None, None, None);
-        Self { service, namespace, quantiles, range, exemplars_max, by, groups_max: 0, step, versus }
+        let spans = SpansWanted::Entries;
+        Self { service, namespace, spans, quantiles, range, exemplars_max, by, groups_max: 0, step, versus }
     }
 }
 
@@ -148,7 +151,7 @@ impl Query {
             let (start, end) = (question.range.start.0, question.range.end.0);
             return Err(QueryError::EmptyWindow { start, end });
         }
-        let resolution = question.step.map(|step| resolution_of(step, question.range)).transpose()?;
+        let resolution = question.step.map(|step| resolution_of(step, question.range, STEPS_MAX)).transpose()?;
         let snapshot = self.store()?.snapshot();
         let mut answer = self.percentile_of(&snapshot, question, question.range, resolution)?;
         if let Some(back) = question.versus {
@@ -168,7 +171,7 @@ impl Query {
     ) -> Result<PercentileAnswer, QueryError> {
         let range = whole_slots(range);
         let (service, namespace) = (question.service.clone(), question.namespace.clone());
-        let selection = Selection { service, namespace, by: question.by.clone() };
+        let selection = Selection { service, namespace, spans: question.spans, by: question.by.clone() };
         let mut window = Window { whole: Tally::dense(), groups: Vec::new() };
         let mut found = Contributions::collect(self, snapshot, &selection, range, Slots::Fewest, &mut window)?;
         if !found.service_is_known {
@@ -187,7 +190,7 @@ impl Query {
             range,
             coverage: found.coverage,
         };
-        let whole = rows.counted(&window.whole, None, false);
+        let whole = rows.counted(&window.whole, None, None);
         let (groups, rest) = match &question.by {
             Some(by) => ranked(&window.whole, &window.groups, &found.groups.labels, by, &mut rows),
             None => (Vec::new(), None),
@@ -217,11 +220,11 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// `group` names the spans that count, `ungrouped` those in no group; neither: all.
-    pub(super) fn counted(&mut self, tally: &Tally, group: Option<&GroupLabel>, ungrouped: bool) -> Counted {
+    /// `group` names the spans that count, `only_without` a dimension that they lack; neither: all.
+    pub(super) fn counted(&mut self, tally: &Tally, group: Option<&GroupLabel>, only_without: Option<&str>) -> Counted {
         let Exemplars { query, places, conventions } = self.exemplars;
         let (selection, range) = (self.selection, self.range);
-        let lookup = Lookup { query, places, selection, conventions, range, group, ungrouped };
+        let lookup = Lookup { query, places, selection, conventions, range, group, only_without };
         let at = |quantile: &Quantile| Some((*quantile, tally.at(*quantile)?));
         let quantiles = self.question.quantiles.iter().filter_map(at).map(|(quantile, at)| {
             let exemplars =

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::block::ServiceCount;
-use crate::model::{Conventions, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
+use crate::model::{Conventions, Resource, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
 use crate::store::SeriesList;
 
 /// What a service's latency is split by, as far as histograms are kept for it.
@@ -34,7 +34,31 @@ pub(super) struct Selection {
     pub(super) service: String,
     /// `service.namespace`; `None` takes every namespace together.
     pub(super) namespace: Option<String>,
+    /// Which of its spans.
+    pub(super) spans: SpansWanted,
     pub(super) by: Option<Grouping>,
+}
+
+/// Which spans of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpansWanted {
+    /// Those that make its latency.
+    #[default]
+    Entries,
+    /// Those of one kind.
+    Kind(SpanKind),
+    /// All.
+    All,
+}
+
+impl SpansWanted {
+    pub(super) fn takes(self, key: &SeriesKey<'_>) -> bool {
+        match self {
+            Self::Entries => key.entry,
+            Self::Kind(kind) => key.kind == kind && key.peel.is_none(),
+            Self::All => key.peel.is_none(),
+        }
+    }
 }
 
 /// Where a series or span counts.
@@ -70,10 +94,29 @@ impl Selection {
     }
 
     /// The same for names as a batch holds them: valid UTF-8, empty when missing.
-    pub(super) fn names_bytes(&self, namespace: &[u8], service: &[u8]) -> bool {
+    fn names_bytes(&self, namespace: &[u8], service: &[u8]) -> bool {
         let service = if service.is_empty() { UNKNOWN_SERVICE.as_bytes() } else { service };
         self.service.as_bytes() == service
             && self.namespace.as_ref().is_none_or(|wanted| wanted.as_bytes() == namespace)
+    }
+
+    /// Whether each scope of a batch belongs to the service.
+    pub(super) fn scopes_of_service(&self, batch: &SpanBatch) -> Vec<bool> {
+        let resources = batch.scopes.iter().map(|scope| batch.resources.get(scope.resource as usize));
+        let names = |resource: Option<&Resource>| {
+            let resource = resource.copied().unwrap_or_default();
+            self.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
+        };
+        resources.map(names).collect()
+    }
+
+    /// Whether a span of the service is wanted.
+    pub(super) fn takes_span(&self, batch: &SpanBatch, span: &Span, conventions: &Conventions) -> bool {
+        match self.spans {
+            SpansWanted::Entries => conventions.is_service_entry(batch, span),
+            SpansWanted::Kind(kind) => SpanKind::from(span.kind) == kind,
+            SpansWanted::All => true,
+        }
     }
 
     pub(super) fn among(&self, services: &[ServiceCount]) -> bool {
@@ -82,7 +125,7 @@ impl Selection {
 
     /// Where a series counts; `None` when it does not.
     pub(super) fn target(&self, key: &SeriesKey<'_>, groups: &mut Groups) -> Option<Target> {
-        if !key.entry || !self.names(&key.namespace, &key.service) {
+        if !self.spans.takes(key) || !self.names(&key.namespace, &key.service) {
             return None;
         }
         match (&key.peel, &self.by) {
@@ -122,16 +165,9 @@ impl Selection {
         by.of_series(&key).map(|(key, value)| groups.number(key, &value)).into_iter().collect()
     }
 
-    /// Whether all spans of a resource are in the same groups.
+    /// Whether all spans of a resource are in the same groups, which the resource alone decides.
     pub(super) fn is_grouped_by_resource(&self) -> bool {
-        matches!(self.by, None | Some(Grouping::Peel(_) | Grouping::AnyPeel | Grouping::Namespace))
-    }
-
-    /// Whether an entry span of the service is in the group of this label.
-    pub(super) fn is_in(&self, label: &GroupLabel, batch: &SpanBatch, span: &Span, conventions: &Conventions) -> bool {
-        let mut groups = Groups::default();
-        let _numbers = self.groups_of(batch, span, conventions, &mut groups);
-        groups.labels.contains(label)
+        matches!(self.by, Some(Grouping::Peel(_) | Grouping::AnyPeel))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
 use super::QueryError;
 use super::contributions::Sink;
-use super::percentile::{Counted, STEPS_MAX};
+use super::percentile::Counted;
 use super::selection::Target;
 use super::tally::Tally;
 
@@ -21,13 +21,13 @@ pub struct StepRow {
 /// The longest slots that steps of this length are made of.
 ///
 /// # Errors
-/// `BadStep` when it is no whole multiple of 10 s, or the window has more than `STEPS_MAX` of them.
-pub(super) fn resolution_of(step: DurationNanos, range: TimeRange) -> Result<Resolution, QueryError> {
+/// `BadStep` when it is no whole multiple of 10 s, or the window has more than `steps_max` of them.
+pub(super) fn resolution_of(step: DurationNanos, range: TimeRange, steps_max: u64) -> Result<Resolution, QueryError> {
     let length = |resolution: Resolution| DurationNanos::from_secs(resolution.secs()).0;
     let divides = |resolution: &Resolution| step.0 != 0 && step.0.is_multiple_of(length(*resolution));
     let resolution = Resolution::ALL.into_iter().rev().find(divides);
     let steps = range.end.0.saturating_sub(range.start.0).checked_div(step.0).unwrap_or(u64::MAX);
-    resolution.filter(|_| steps <= STEPS_MAX).ok_or(QueryError::BadStep { step, steps, steps_max: STEPS_MAX })
+    resolution.filter(|_| steps <= steps_max).ok_or(QueryError::BadStep { step, steps, steps_max })
 }
 
 /// Steps while they are counted. Steps begin at whole multiples of their length; the first and the last hold only what

@@ -8,15 +8,18 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, SectionId};
+use crate::block::{Block, BlockError, SectionId, SpanGlance};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
-use crate::model::{DurationNanos, SpanBatch, SpanKey, TraceId, UnixNanos};
+use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
 use super::StoreError;
 use super::engine::Engine;
 use super::pack::Pack;
 use super::pages::{BlockSections, Checkpoint, Kind, Pages, Place};
 use super::series_table::{SeriesList, SeriesTable, decode_series};
+
+/// Memory of the scopes of a block that are kept: a few hundred processes.
+const SCOPES_KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// Sees one slot of one series; the buffer is used again.
 pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
@@ -28,6 +31,8 @@ pub struct OpenPartition {
     pub(super) pages: Pages,
     /// Blocks that were asked for, by number.
     blocks: RwLock<HashMap<u64, Arc<Block>>>,
+    /// Scopes that were asked for, by block.
+    scopes: RwLock<HashMap<u64, Arc<SpanBatch>>>,
     checkpoint: Mutex<Checkpoint>,
     pub(super) series: SeriesTable,
 }
@@ -45,7 +50,13 @@ impl OpenPartition {
 
     fn of(pages: Pages) -> Result<Self, StoreError> {
         let checkpoint = Mutex::new(pages.checkpoint()?);
-        Ok(Self { pages, blocks: RwLock::default(), checkpoint, series: SeriesTable::default() })
+        Ok(Self {
+            pages,
+            blocks: RwLock::default(),
+            scopes: RwLock::default(),
+            checkpoint,
+            series: SeriesTable::default(),
+        })
     }
 
     /// Where blocks can be written.
@@ -158,6 +169,37 @@ impl OpenPartition {
     /// `Block`.
     pub fn spans(&self, block_no: u64, rows: &[u32]) -> Result<SpanBatch, StoreError> {
         self.with_block(block_no, |block, sections| block.spans(sections, rows))
+    }
+
+    /// Spans of one block by row, ascending, at a glance.
+    ///
+    /// # Errors
+    /// `Block`.
+    pub fn glances(&self, block_no: u64, rows: &[u32]) -> Result<Vec<SpanGlance>, StoreError> {
+        self.with_block(block_no, |block, sections| block.glances(sections, rows))
+    }
+
+    /// Ids of spans of one block by row, ascending.
+    ///
+    /// # Errors
+    /// `Block`.
+    pub fn ids(&self, block_no: u64, rows: &[u32]) -> Result<Vec<(TraceId, SpanId)>, StoreError> {
+        self.with_block(block_no, |block, sections| block.ids(sections, rows))
+    }
+
+    /// Scopes and resources of one block, under their numbers; no spans. Those of blocks with few of them are kept.
+    ///
+    /// # Errors
+    /// `Block`.
+    pub fn scopes(&self, block_no: u64) -> Result<Arc<SpanBatch>, StoreError> {
+        if let Some(known) = self.scopes.read().get(&block_no) {
+            return Ok(Arc::clone(known));
+        }
+        let scopes = Arc::new(self.with_block(block_no, |block, sections| block.scopes(sections))?);
+        if scopes.memory_bytes() <= SCOPES_KEPT_BYTES_MAX {
+            let _same = self.scopes.write().insert(block_no, Arc::clone(&scopes));
+        }
+        Ok(scopes)
     }
 
     /// Spans of one block that belong to a trace, without reading anything when its filter excludes it.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod export;
+mod heatmap;
 mod percentile;
 
 use axum::extract::{Path, State};
@@ -26,6 +27,7 @@ pub(super) fn router() -> Router<Doors> {
     Router::new()
         .route("/spandrel/v1/services", get(services))
         .route("/spandrel/v1/percentile", get(percentile))
+        .route("/spandrel/v1/heatmap", get(heatmap::heatmap))
         .route("/spandrel/v1/traces/{id}", get(trace))
         .route("/spandrel/v1/status", get(status))
         .route("/spandrel/v1/export", get(export::export))

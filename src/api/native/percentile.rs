@@ -1,17 +1,17 @@
 //! The parameters of `/spandrel/v1/percentile`.
 
-use crate::model::{Conventions, DurationNanos, TimeRange};
-use crate::query::{Grouping, PercentileQuestion, Quantile, QueryError};
+use crate::model::{Conventions, DurationNanos, SpanKind, TimeRange};
+use crate::query::{Grouping, PercentileQuestion, Quantile, QueryError, SpansWanted};
 
 use super::super::Doors;
 use super::super::params::{BadParameter, Params};
 use super::Failure;
 
-pub(super) const PARAMETERS: [&str; 10] =
-    ["service", "namespace", "q", "start", "end", "exemplars", "by", "top", "step", "vs"];
+pub(super) const PARAMETERS: [&str; 11] =
+    ["service", "namespace", "spans", "q", "start", "end", "exemplars", "by", "top", "step", "vs"];
 
 /// Without a window: the last quarter of an hour.
-const DEFAULT_START: &str = "-15m";
+pub(super) const DEFAULT_START: &str = "-15m";
 const DEFAULT_QUANTILES: &str = "0.5,0.9,0.99,0.999,1";
 const EXEMPLARS: usize = 5;
 const EXEMPLARS_MAX: usize = 100;
@@ -23,23 +23,30 @@ const GROUPS_MAX: usize = 100;
 
 pub(super) fn question(params: &Params, doors: &Doors) -> Result<PercentileQuestion, Failure> {
     let now = doors.query.now();
-    let Some(service) = params.get("service") else {
-        return Err(
-            BadParameter("parameter \"service\" is missing; /spandrel/v1/services lists them".to_owned()).into()
-        );
-    };
     let conventions = doors.query.conventions()?;
+    let (spans, by) = (spans(params)?, params.get("by").map(|text| grouping(text, &conventions)).transpose()?);
+    if spans != SpansWanted::Entries && matches!(by, Some(Grouping::Peel(_) | Grouping::AnyPeel)) {
+        let text =
+            "by a peel dimension only spans=entry are kept apart; leave out spans=, or use by=name, kind or status";
+        return Err(BadParameter(text.to_owned()).into());
+    }
     Ok(PercentileQuestion {
-        service: service.to_owned(),
+        service: service(params)?,
         namespace: params.get("namespace").map(str::to_owned),
+        spans,
         quantiles: quantiles(params.get("q").unwrap_or(DEFAULT_QUANTILES))?,
         range: TimeRange { start: params.time("start", now, DEFAULT_START)?, end: params.time("end", now, "now")? },
         exemplars_max: params.number("exemplars", EXEMPLARS, EXEMPLARS_MAX)?,
-        by: params.get("by").map(|text| grouping(text, &conventions)).transpose()?,
+        by,
         groups_max: params.number("top", GROUPS, GROUPS_MAX)?,
         step: params.duration("step")?,
         versus: versus(params)?,
     })
+}
+
+pub(super) fn service(params: &Params) -> Result<String, BadParameter> {
+    let missing = || BadParameter("parameter \"service\" is missing; /spandrel/v1/services lists them".to_owned());
+    params.get("service").map(str::to_owned).ok_or_else(missing)
 }
 
 fn quantiles(list: &str) -> Result<Vec<Quantile>, Failure> {
@@ -54,6 +61,22 @@ fn quantiles(list: &str) -> Result<Vec<Quantile>, Failure> {
         return Err(BadParameter(format!("{} quantiles; at most {QUANTILES_MAX} at once", quantiles.len())).into());
     }
     Ok(quantiles)
+}
+
+/// `entry` for the service's latency, a kind, or `all`.
+pub(super) fn spans(params: &Params) -> Result<SpansWanted, BadParameter> {
+    const KINDS: [SpanKind; 5] =
+        [SpanKind::Internal, SpanKind::Server, SpanKind::Client, SpanKind::Producer, SpanKind::Consumer];
+    match params.get("spans").unwrap_or("entry") {
+        "entry" => Ok(SpansWanted::Entries),
+        "all" => Ok(SpansWanted::All),
+        text => KINDS.into_iter().find(|kind| kind.as_str() == text).map(SpansWanted::Kind).ok_or_else(|| {
+            BadParameter(format!(
+                "spans={text} is not known; use entry (the service's latency), all, internal, server, client, producer or \
+                 consumer"
+            ))
+        }),
+    }
 }
 
 /// `resource.cloud.availability_zone` or `cloud.availability_zone`, `peel`, `name`, `kind`, `status`, `service.namespace`.

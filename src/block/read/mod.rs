@@ -1,6 +1,7 @@
 //! Reading a block: what it may hold, where a trace is, and the spans of chosen rows.
 
 mod attributes;
+mod glance;
 mod group;
 mod keys;
 mod known;
@@ -10,6 +11,7 @@ mod tables;
 
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
+pub use self::glance::SpanGlance;
 use self::group::{Group, run_of_row};
 pub use self::sizes::PartSize;
 use self::spans::SpanReader;
