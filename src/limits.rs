@@ -53,6 +53,8 @@ pub const OVERFLOW: &str = "__overflow__";
 pub const PEEL_DIMENSIONS_MAX: usize = 16;
 /// Values of one peel dimension that a service has families of, in each block; the others are one family, `OVERFLOW`.
 pub const PEEL_VALUES_MAX: usize = 256;
+/// Series of the service graph in one block, two for each edge and outcome; of the calls beyond them the server is `OVERFLOW`.
+pub const EDGES_MAX: usize = 4_096;
 /// Series by name of one service in the roll-ups of a partition; the others are counted under the name `OVERFLOW`.
 pub const SERVICE_SERIES_MAX: usize = 2_000;
 /// Series in the roll-ups of a partition, families included; of services beyond it all is counted under `OVERFLOW`.

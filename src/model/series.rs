@@ -77,13 +77,73 @@ impl SpanStatus {
     }
 }
 
-/// Where the spans of a family ran: one value of one peel dimension.
+/// What connects the two ends of an edge of the service graph (OpenTelemetry's and Tempo's words).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Connection {
+    /// A client span and the server span it led to.
+    Call = 0,
+    /// A producer or consumer.
+    MessagingSystem = 1,
+    /// A client span that names a database.
+    Database = 2,
+    /// One end sends no spans.
+    VirtualNode = 3,
+}
+
+impl Connection {
+    /// As `connection_type` has it; empty for a call.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Call => "",
+            Self::MessagingSystem => "messaging_system",
+            Self::Database => "database",
+            Self::VirtualNode => "virtual_node",
+        }
+    }
+
+    /// The one written as `code` (its discriminant).
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Call, Self::MessagingSystem, Self::Database, Self::VirtualNode]
+            .into_iter()
+            .find(|connection| *connection as u8 == code)
+    }
+}
+
+/// What a series counts that other series count as well.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Peel<'a> {
-    /// Key of a resource attribute.
-    pub dimension: Cow<'a, str>,
-    /// Its value.
-    pub value: Cow<'a, str>,
+pub enum Family<'a> {
+    /// Entry spans whose resource has this attribute. Name and kind of the series are empty and INTERNAL, its status is
+    /// ERROR or UNSET.
+    Peel {
+        /// Key of the resource attribute.
+        dimension: Cow<'a, str>,
+        /// Its value.
+        value: Cow<'a, str>,
+    },
+    /// Calls from this client to the service of the series: with kind SERVER as the server saw them, with kind CLIENT as the
+    /// client did. The name is empty, the status is ERROR when either failed, else UNSET.
+    Edge {
+        /// `service.namespace` of the client.
+        namespace: Cow<'a, str>,
+        /// `service.name` of the client, or what names it.
+        client: Cow<'a, str>,
+        /// How they are connected.
+        connection: Connection,
+    },
+}
+
+impl Family<'_> {
+    /// The same with texts of its own.
+    pub fn into_owned(self) -> Family<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Peel { dimension, value } => Family::Peel { dimension: owned(dimension), value: owned(value) },
+            Self::Edge { namespace, client, connection } => {
+                Family::Edge { namespace: owned(namespace), client: owned(client), connection }
+            }
+        }
+    }
 }
 
 /// One latency series. Ordered by (namespace, service, ..), so the series of a service stand together.
@@ -101,9 +161,8 @@ pub struct SeriesKey<'a> {
     pub status: SpanStatus,
     /// Whether its spans count toward the service's latency (see `Conventions::is_service_entry`).
     pub entry: bool,
-    /// A family: the entry spans of the service that ran there, whatever their name and kind; those are then empty and
-    /// INTERNAL, and the status is ERROR or UNSET. Such spans are counted in a series without this as well.
-    pub peel: Option<Peel<'a>>,
+    /// `None` for the spans of this name, kind and status: each span is in exactly one such series.
+    pub family: Option<Family<'a>>,
 }
 
 impl<'a> SeriesKey<'a> {
@@ -117,12 +176,12 @@ impl<'a> SeriesKey<'a> {
             kind: SpanKind::from(span.kind),
             status: SpanStatus::from(span.status_code),
             entry: conventions.is_service_entry(batch, span),
-            peel: None,
+            family: None,
         }
     }
 
-    /// The family of the entry spans of this series' service that ran where `peel` says.
-    pub fn family(&self, peel: Peel<'a>) -> Self {
+    /// The family of the entry spans of this series' service that ran where these say.
+    pub fn peeled(&self, dimension: Cow<'a, str>, value: Cow<'a, str>) -> Self {
         Self {
             namespace: self.namespace.clone(),
             service: self.service.clone(),
@@ -130,7 +189,7 @@ impl<'a> SeriesKey<'a> {
             kind: SpanKind::Internal,
             status: if self.status == SpanStatus::Error { SpanStatus::Error } else { SpanStatus::Unset },
             entry: true,
-            peel: Some(peel),
+            family: Some(Family::Peel { dimension, value }),
         }
     }
 
@@ -144,7 +203,7 @@ impl<'a> SeriesKey<'a> {
             kind: self.kind,
             status: self.status,
             entry: self.entry,
-            peel: self.peel.map(|peel| Peel { dimension: owned(peel.dimension), value: owned(peel.value) }),
+            family: self.family.map(Family::into_owned),
         }
     }
 }

@@ -9,9 +9,9 @@ use crate::latency::{Bucket, Exemplar, counting_instant};
 use crate::model::{Conventions, DurationNanos, SpanBatch, SpanId, SpanStatus, TraceId, UnixNanos};
 use crate::store::StoreError;
 
-use super::contributions::{Opened, Place, Places};
 use super::lookup::Lookup;
 use super::tally::Tally;
+use super::walk::{Opened, Place, Places};
 use super::{Coverage, Query};
 
 /// Candidates that are read for each exemplar that is shown, to choose the best from.

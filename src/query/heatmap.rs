@@ -1,14 +1,14 @@
 //! A service's latency over time as a matrix: a column for each step, a row for each band of latency, in each cell a count
 //! and a few traces.
 
-use std::collections::BTreeMap;
-
 use crate::latency::{Band, Bucket, EXEMPLARS_PER_BAND_MAX, Exemplar, SlotLatency, keep_chosen};
-use crate::model::{DurationNanos, SpanId, TimeRange, TraceId, UnixNanos};
+use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
-use super::contributions::{Contributions, Place, Places, Sink, Slots};
+use super::contributions::{Contributions, Sink};
+use super::ids::{Ids, SpanIds, ids_of};
 use super::selection::{Selection, SpansWanted, Target};
 use super::steps::resolution_of;
+use super::walk::Slots;
 use super::{Coverage, Query, QueryError, whole_slots};
 
 /// Traces of a cell.
@@ -65,18 +65,7 @@ pub struct HeatmapCell {
     /// Spans counted.
     pub count: u64,
     /// The slowest first.
-    pub exemplars: Vec<CellExemplar>,
-}
-
-/// A span of a cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CellExemplar {
-    /// Opens by every trace API for as long as this is shown.
-    pub trace_id: TraceId,
-    /// The span within it.
-    pub span_id: SpanId,
-    /// Its latency.
-    pub duration: DurationNanos,
+    pub exemplars: Vec<SpanIds>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -169,57 +158,29 @@ impl Query {
             let nearest = self.nearest_services(&question.service)?;
             return Err(QueryError::UnknownService { service: question.service.clone(), nearest });
         }
-        let ids = self.ids_of(&mut matrix, &found.places, &mut found.coverage);
+        matrix.choose_exemplars();
+        let chosen = matrix.cells.iter().flatten().flat_map(|cell| &cell.exemplars);
+        let ids = ids_of(self, &found.places, chosen, &mut found.coverage);
         let count = matrix.cells.iter().flatten().map(|cell| cell.count).sum();
         let columns = matrix.into_columns(&ids);
         Ok(HeatmapAnswer { service: question.service.clone(), range, step, count, columns, coverage: found.coverage })
     }
-
-    /// Chooses the exemplars of every cell, and reads their ids.
-    fn ids_of(&self, matrix: &mut Matrix, places: &Places, coverage: &mut Coverage) -> Ids {
-        let mut rows: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        let exemplars_max = matrix.exemplars_max;
-        for cell in matrix.cells.iter_mut().flatten() {
-            keep_chosen(&mut cell.exemplars);
-            cell.exemplars.reverse();
-            cell.exemplars.truncate(exemplars_max);
-            for exemplar in &cell.exemplars {
-                rows.entry(exemplar.block).or_default().push(exemplar.row);
-            }
-        }
-        let mut ids = Ids::new();
-        for (block, mut rows) in rows {
-            rows.sort_unstable();
-            rows.dedup();
-            let read = match places.place(block) {
-                Some(Place::Head(batch, _)) => {
-                    let spans = rows.iter().filter_map(|row| batch.spans.get(*row as usize));
-                    Ok(spans.map(|span| (span.trace_id, span.span_id)).collect())
-                }
-                Some(Place::Block { opened, block_no }) => opened.open.ids(block_no, &rows),
-                None => Ok(Vec::new()),
-            };
-            match read {
-                Ok(found) => ids.extend(rows.into_iter().map(|row| (block, row)).zip(found)),
-                Err(error) => self.unreadable(coverage, "a block", &error),
-            }
-        }
-        ids
-    }
 }
 
-/// Ids of spans by their places.
-type Ids = BTreeMap<(u32, u32), (TraceId, SpanId)>;
-
 impl Matrix {
+    /// Of every cell, the slowest first.
+    fn choose_exemplars(&mut self) {
+        for cell in self.cells.iter_mut().flatten() {
+            keep_chosen(&mut cell.exemplars);
+            cell.exemplars.reverse();
+            cell.exemplars.truncate(self.exemplars_max);
+        }
+    }
+
     fn into_columns(self, ids: &Ids) -> Vec<(UnixNanos, Vec<HeatmapCell>)> {
-        let shown = |exemplar: &Exemplar| {
-            let (trace_id, span_id) = *ids.get(&(exemplar.block, exemplar.row))?;
-            Some(CellExemplar { trace_id, span_id, duration: exemplar.latency })
-        };
         let counted = |(band, cell): (u8, &Cell)| {
             let band = Band::from_index(band).filter(|_| 0 < cell.count)?;
-            let exemplars = cell.exemplars.iter().filter_map(shown).collect();
+            let exemplars = cell.exemplars.iter().filter_map(|one| ids.shown(one)).collect();
             Some(HeatmapCell { band, count: cell.count, exemplars })
         };
         let columns = (self.first..).zip(&self.cells).filter(|(_, cells)| !cells.is_empty());

@@ -9,9 +9,9 @@ use crate::latency::{Bucket, Exemplar, Resolution, Slot, counting_instant, cover
 use crate::model::{Conventions, DurationNanos, Span, SpanBatch, TimeRange, UnixNanos};
 use crate::store::StoreError;
 
-use super::contributions::{Opened, Places, clipped, rollup_windows};
 use super::exemplars::place_of_scope;
 use super::selection::{GroupLabel, Groups, Selection, Target};
+use super::walk::{Opened, Places, clipped, rollup_windows};
 use super::{Coverage, Query};
 
 /// Rows of a block in the bucket that are looked at for their group.

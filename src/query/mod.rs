@@ -4,8 +4,10 @@
 mod contributions;
 mod exemplars;
 mod export;
+mod graph;
 mod groups;
 mod heatmap;
+mod ids;
 mod lookup;
 mod percentile;
 mod selection;
@@ -15,6 +17,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod walk;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -30,8 +33,10 @@ pub use crate::latency::{Quantile, QuantileOutOfRange};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
+pub use graph::{Edge, EdgeEnds, GraphAnswer, GraphQuestion};
 pub use groups::{Group, Rest};
-pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, CellExemplar, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
+pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
+pub use ids::SpanIds;
 pub use percentile::{Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;

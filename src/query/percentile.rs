@@ -4,13 +4,14 @@ use crate::latency::{Bucket, Exemplar, Quantile, QuantileAnswer, Resolution, Slo
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 use crate::store::Snapshot;
 
-use super::contributions::{Contributions, Sink, Slots};
+use super::contributions::{Contributions, Sink};
 use super::exemplars::Exemplars;
 use super::groups::{Group, Rest, ranked};
 use super::lookup::Lookup;
 use super::selection::{GroupLabel, Grouping, Selection, SpansWanted, Target};
 use super::steps::{StepRow, Steps, resolution_of};
 use super::tally::Tally;
+use super::walk::Slots;
 use super::{Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
 
 /// Steps of one answer, as in Prometheus.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::block::ServiceCount;
-use crate::model::{Conventions, Resource, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
+use crate::model::{Conventions, Family, Resource, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
 use crate::store::SeriesList;
 
 /// What a service's latency is split by, as far as histograms are kept for it.
@@ -55,8 +55,8 @@ impl SpansWanted {
     pub(super) fn takes(self, key: &SeriesKey<'_>) -> bool {
         match self {
             Self::Entries => key.entry,
-            Self::Kind(kind) => key.kind == kind && key.peel.is_none(),
-            Self::All => key.peel.is_none(),
+            Self::Kind(kind) => key.kind == kind && key.family.is_none(),
+            Self::All => key.family.is_none(),
         }
     }
 }
@@ -128,13 +128,13 @@ impl Selection {
         if !self.spans.takes(key) || !self.names(&key.namespace, &key.service) {
             return None;
         }
-        match (&key.peel, &self.by) {
+        match (&key.family, &self.by) {
             (None, by) => {
                 let group = by.as_ref().and_then(|by| by.of_series(key)).map(|(key, value)| groups.number(key, &value));
                 Some(Target { whole: true, group })
             }
-            (Some(peel), Some(by)) if by.takes_dimension(&peel.dimension) => {
-                Some(Target { whole: false, group: Some(groups.number(&peel.dimension, &peel.value)) })
+            (Some(Family::Peel { dimension, value }), Some(by)) if by.takes_dimension(dimension) => {
+                Some(Target { whole: false, group: Some(groups.number(dimension, value)) })
             }
             (Some(_), _) => None,
         }

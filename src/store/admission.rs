@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::limits::{OVERFLOW, SERIES_MAX, SERVICE_SERIES_MAX};
-use crate::model::SeriesKey;
+use crate::model::{Family, SeriesKey};
 
 /// The series admitted so far.
 #[derive(Debug, Default)]
@@ -18,8 +18,11 @@ pub(super) struct Admission {
 /// Under what a series that is not admitted is counted, first without a name of its own, then without a service.
 fn overflow_forms(key: &SeriesKey<'static>) -> [SeriesKey<'static>; 2] {
     let mut nameless = key.clone();
-    match &mut nameless.peel {
-        Some(peel) => peel.value = Cow::Borrowed(OVERFLOW),
+    match &mut nameless.family {
+        Some(Family::Peel { value, .. }) => *value = Cow::Borrowed(OVERFLOW),
+        Some(Family::Edge { namespace, client, .. }) => {
+            (*namespace, *client) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
+        }
         None => nameless.span_name = Cow::Borrowed(OVERFLOW),
     }
     let (namespace, service) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
@@ -70,7 +73,7 @@ mod tests {
             kind: SpanKind::Server,
             status: SpanStatus::Unset,
             entry: true,
-            peel: None,
+            family: None,
         })
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::block::{self, Block, BlockError, RowRef, SectionId};
 use crate::clock;
 use crate::limits::BLOCK_SPANS_MAX;
-use crate::model::Conventions;
-use crate::telemetry::Counters;
 
+use super::edges::Waiting;
 use super::engine::Batch;
 use super::pages::{BlockSections, Checkpoint, Kind, Place};
+use super::slots::Counting;
 use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files, slots};
 
 /// What a checkpoint did.
@@ -43,7 +43,7 @@ impl Store {
             // The attempt before said that it failed, and yet it was written.
             Ok((Checkpointed { spans: frozen.part.spans, ..Checkpointed::default() }, 0))
         } else {
-            open.write_block(&frozen.part, &self.config.conventions, &self.counters)
+            open.write_block(&frozen.part, &self.counting)
         };
         partition.set_failing(outcome.is_err());
         let (written, bytes) = outcome?;
@@ -69,15 +69,10 @@ impl Store {
 impl OpenPartition {
     /// Writes the spans of `part` that no block holds yet as the next block, or as several when they are too many for one,
     /// and notes what is covered; all of it at once. Returns the bytes written as well. One thread at a time.
-    pub(super) fn write_block(
-        &self,
-        part: &HeadPart,
-        conventions: &Conventions,
-        counters: &Counters,
-    ) -> Result<(Checkpointed, u64), StoreError> {
+    pub(super) fn write_block(&self, part: &HeadPart, counting: &Counting) -> Result<(Checkpointed, u64), StoreError> {
         let before = self.checkpoint();
         let mut ordered = block::order(&part.batches);
-        let repeats = duplicates::leave_out_stored(self, &part.batches, &mut ordered.rows, counters);
+        let repeats = duplicates::leave_out_stored(self, &part.batches, &mut ordered.rows, &counting.counters);
         let spans = ordered.rows.len() as u64;
         let outcome = Checkpointed {
             spans,
@@ -86,11 +81,13 @@ impl OpenPartition {
         };
         let mut batch = Batch::default();
         let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
-        let source = Source { part, conventions, counters, dir: self.pages.path() };
+        let source = Source { part, counting, dir: self.pages.path() };
+        // Taken over once the blocks are written: an attempt that fails has met nobody.
+        let mut waiting = counting.waiting.lock().clone();
         let mut pieces = pieces(&ordered.rows);
         while let Some(rows) = pieces.pop() {
             let block_no = checkpoint.blocks + 1;
-            match put_block(&mut batch, block_no, rows, &source) {
+            match put_block(&mut batch, block_no, rows, &source, &mut waiting) {
                 Ok(()) => (checkpoint.blocks, checkpoint.spans) = (block_no, checkpoint.spans + rows.len() as u64),
                 // What was acknowledged has to fit: smaller blocks hold less.
                 Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
@@ -110,6 +107,7 @@ impl OpenPartition {
             self.add_block(block_no, Arc::new(block));
         }
         self.set_checkpoint(checkpoint);
+        *counting.waiting.lock() = waiting;
         Ok((outcome, bytes))
     }
 }
@@ -122,17 +120,22 @@ fn pieces(rows: &[RowRef]) -> Vec<&[RowRef]> {
 /// What blocks are made of.
 struct Source<'a> {
     part: &'a HeadPart,
-    conventions: &'a Conventions,
-    counters: &'a Counters,
+    counting: &'a Counting,
     dir: &'a Path,
 }
 
 /// Either everything of the block is in the batch afterwards, or nothing.
-fn put_block(batch: &mut Batch, block_no: u64, rows: &[RowRef], source: &Source<'_>) -> Result<(), StoreError> {
-    let Source { part, conventions, counters, dir } = *source;
-    let encoded = block::encode(&part.batches, rows, part.horizon, conventions)
+fn put_block(
+    batch: &mut Batch,
+    block_no: u64,
+    rows: &[RowRef],
+    source: &Source<'_>,
+    waiting: &mut Waiting,
+) -> Result<(), StoreError> {
+    let Source { part, counting, dir } = *source;
+    let encoded = block::encode(&part.batches, rows, part.horizon, &counting.conventions)
         .map_err(|source| block_error(dir, block_no, source))?;
-    let latency = slots::block_latency(part, rows, &encoded, conventions, counters)
+    let latency = slots::block_latency(part, rows, &encoded, counting, waiting)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     let of_latency = [(SectionId::LATENCY, latency.slots), (SectionId::FAMILIES, latency.families)];
     for (section, bytes) in encoded.sections.iter().chain(&of_latency) {

@@ -16,6 +16,7 @@ use crate::model::{DurationNanos, UnixNanos};
 
 use super::partition::{Gone, numbers_of};
 use super::retention::remove_durably;
+use super::slots::Counting;
 use super::{HeadPart, Manifest, OpenPartition, Partition, Store, StoreError, files};
 
 /// How long the spans of one service stay, in place of `StoreConfig::retention`.
@@ -82,6 +83,7 @@ impl Store {
         let wanted: Vec<bool> = series.iter().map(|key| services.contains(&*key.service)).collect();
         let rows = from.rows_of_series(block_no, &wanted)?;
         let horizon = from.readable_block(block_no)?.summary().horizon;
+        let counting = Counting::new(&self.config.conventions, &self.counters);
         for rows in rows.chunks(ROWS_AT_ONCE) {
             let batch = from.spans(block_no, rows)?;
             let part = HeadPart {
@@ -90,7 +92,7 @@ impl Store {
                 horizon,
                 last_sequence: from.covered_sequence(),
             };
-            let _written = to.write_block(&part, &self.config.conventions, &self.counters)?;
+            let _written = to.write_block(&part, &counting)?;
         }
         Ok(())
     }

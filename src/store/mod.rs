@@ -19,6 +19,7 @@ mod check;
 mod checkpoint;
 mod copying;
 mod duplicates;
+mod edges;
 mod engine;
 mod files;
 mod head;
@@ -54,6 +55,7 @@ pub use backup::{
 pub use check::{DatabaseReport, IdleDir, IdlePartition, Standing};
 pub use checkpoint::Checkpointed;
 pub use copying::Progress;
+pub use edges::{Call, Side};
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
@@ -249,6 +251,7 @@ pub struct Store {
     config: StoreConfig,
     clock: Clock,
     counters: Arc<Counters>,
+    counting: slots::Counting,
     state: RwLock<State>,
     /// Sealed partitions that are open, least recently used first.
     open_sealed: Mutex<Vec<Arc<Partition>>>,
@@ -331,10 +334,12 @@ impl Store {
         }
         partitions.sort_by_key(|partition| partition.seq());
         let state = State { partitions, head: Head::default(), frozen: Vec::new(), quarantined, rebuilding: None };
+        let counting = slots::Counting::new(&config.conventions, &counters);
         Ok(Self {
             config,
             clock,
             counters,
+            counting,
             state: RwLock::new(state),
             open_sealed: Mutex::new(Vec::new()),
             _lock: lock,

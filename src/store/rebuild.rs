@@ -7,11 +7,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::model::{Conventions, SpanBatch, UnixNanos};
-use crate::telemetry::Counters;
+use crate::model::{SpanBatch, UnixNanos};
 
 use super::head::Head;
 use super::partition::Gone;
+use super::slots::Counting;
 use super::{OpenPartition, Partition, Store, StoreError, files};
 
 /// Directory of a database that is not finished.
@@ -23,8 +23,7 @@ pub struct Rebuild {
     open: OpenPartition,
     head: Head,
     dir: PathBuf,
-    conventions: Arc<Conventions>,
-    counters: Arc<Counters>,
+    counting: Counting,
     block_spans: u64,
     block_bytes: usize,
 }
@@ -45,7 +44,7 @@ impl Rebuild {
     fn flush(&mut self) -> Result<(), StoreError> {
         let Some(part) = self.head.take() else { return Ok(()) };
         // The spans were counted when they were stored first.
-        self.open.write_block(&part, &self.conventions, &self.counters).map(drop)
+        self.open.write_block(&part, &self.counting).map(drop)
     }
 }
 
@@ -65,9 +64,8 @@ impl Store {
         let dir = partition.dir().join(UNFINISHED);
         files::remove_tree_if_there(&dir)?;
         let open = OpenPartition::growing(&dir, self.config.cache_bytes)?;
-        let counters = Arc::clone(&self.counters);
-        let conventions = Arc::clone(&self.config.conventions);
-        Ok(Rebuild { open, head: Head::default(), dir, conventions, counters, block_spans, block_bytes })
+        let counting = Counting::new(&self.config.conventions, &self.counters);
+        Ok(Rebuild { open, head: Head::default(), dir, counting, block_spans, block_bytes })
     }
 
     /// Puts the new database in the place of the old one, which goes to quarantine, and returns the partition as it is now.

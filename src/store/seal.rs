@@ -125,7 +125,7 @@ pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
             ControlFlow::Continue(())
         })?;
         open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-            if series.get(number as usize).is_some_and(|key| key.peel.is_some()) {
+            if series.get(number as usize).is_some_and(|key| key.family.is_some()) {
                 let histogram = &latency.histogram;
                 let _none_before = by_number.insert((number, slot), (histogram.count(), histogram.sum_ns()));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::model::{Peel, SeriesKey, SpanKind, SpanStatus};
+use crate::model::{Connection, Family, SeriesKey, SpanKind, SpanStatus};
 
 use super::StoreError;
 
@@ -69,16 +69,23 @@ impl State {
     }
 }
 
-/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, families:1; for a family
-/// dimension and value as well.
+/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel:
+/// dimension, value; 2 edge: connection:1, namespace and name of the client).
 pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'static>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for key in series {
         put_texts(&mut bytes, &[&key.namespace, &key.service, &key.span_name]);
-        let is_family = u8::from(key.peel.is_some());
-        bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry), is_family]);
-        if let Some(peel) = &key.peel {
-            put_texts(&mut bytes, &[&peel.dimension, &peel.value]);
+        bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry)]);
+        match &key.family {
+            None => bytes.push(0),
+            Some(Family::Peel { dimension, value }) => {
+                bytes.push(1);
+                put_texts(&mut bytes, &[dimension, value]);
+            }
+            Some(Family::Edge { namespace, client, connection }) => {
+                bytes.extend_from_slice(&[2, *connection as u8]);
+                put_texts(&mut bytes, &[namespace, client]);
+            }
         }
     }
     bytes
@@ -97,15 +104,23 @@ pub(super) fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>>
     while !bytes.is_empty() {
         let (namespace, service) = (take_text(&mut bytes)?, take_text(&mut bytes)?);
         let span_name = take_text(&mut bytes)?;
-        let ([kind, status, entry, is_family], rest) = bytes.split_first_chunk::<4>()?;
+        let ([kind, status, entry, family], rest) = bytes.split_first_chunk::<4>()?;
         bytes = rest;
         let (kind, status) = (SpanKind::from(i32::from(*kind)), SpanStatus::from(i32::from(*status)));
-        let peel = match is_family {
+        let family = match family {
             0 => None,
-            _ => Some(Peel { dimension: take_text(&mut bytes)?.into(), value: take_text(&mut bytes)?.into() }),
+            1 => Some(Family::Peel { dimension: take_text(&mut bytes)?.into(), value: take_text(&mut bytes)?.into() }),
+            2 => {
+                let (code, rest) = bytes.split_first()?;
+                bytes = rest;
+                let connection = Connection::from_code(*code)?;
+                let (namespace, client) = (take_text(&mut bytes)?.into(), take_text(&mut bytes)?.into());
+                Some(Family::Edge { namespace, client, connection })
+            }
+            _ => return None,
         };
         let [namespace, service, span_name] = [namespace, service, span_name].map(Into::into);
-        series.push(SeriesKey { namespace, service, span_name, kind, status, entry: *entry == 1, peel });
+        series.push(SeriesKey { namespace, service, span_name, kind, status, entry: *entry == 1, family });
     }
     Some(series)
 }

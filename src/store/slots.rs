@@ -1,19 +1,23 @@
 //! The latency of a block: slots and exemplars of its rows, by series, and again by where they ran.
 //!
-//! The series of the block come first, under the numbers that its column has; behind them stand the *families*: one for
-//! each service and value of a peel dimension (`SeriesKey::peel`), over entry spans alone. So a question that groups by a
-//! dimension reads histograms, as one without groups does.
+//! The series of the block come first, under the numbers that its column has; behind them stand the *families*
+//! (`model::Family`): the entry spans of a service for each value of a peel dimension, and the calls of each edge of the
+//! service graph (`edges`). So a question that groups by a dimension reads histograms, as one without groups does.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::block::{Encoded, RowRef, span_at};
-use crate::latency::{Resolution, SlotTableBuilder, TableTooLarge, counting_instant};
-use crate::limits::{OVERFLOW, PEEL_VALUES_MAX};
-use crate::model::{Conventions, DurationNanos, Peel, Rows, SeriesKey, SpanBatch, UnixNanos};
+use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, counting_instant};
+use crate::limits::{EDGES_MAX, OVERFLOW, PEEL_VALUES_MAX};
+use crate::model::{Conventions, DurationNanos, Rows, SeriesKey, SpanBatch, SpanKind, UnixNanos};
 use crate::telemetry::Counters;
 
 use super::HeadPart;
+use super::edges::{self, Call, Waiting};
 use super::series_table::encode_series;
 
 /// Two sections of a block.
@@ -25,16 +29,32 @@ pub(super) struct BlockLatency {
     pub(super) families: Vec<u8>,
 }
 
-/// Histograms and exemplars of the block's rows, of exactly those rows.
+/// What counting needs beside the rows: one for each stream of blocks.
+#[derive(Debug)]
+pub(super) struct Counting {
+    pub(super) conventions: Arc<Conventions>,
+    pub(super) counters: Arc<Counters>,
+    /// Halves of calls in the blocks before.
+    pub(super) waiting: Mutex<Waiting>,
+}
+
+impl Counting {
+    pub(super) fn new(conventions: &Arc<Conventions>, counters: &Arc<Counters>) -> Self {
+        let (conventions, counters) = (Arc::clone(conventions), Arc::clone(counters));
+        Self { conventions, counters, waiting: Mutex::default() }
+    }
+}
+
+/// Histograms and exemplars of the block's rows, of exactly those rows; and calls whose other half came before.
 pub(super) fn block_latency(
     part: &HeadPart,
     rows: &[RowRef],
     encoded: &Encoded,
-    conventions: &Conventions,
-    counters: &Counters,
+    counting: &Counting,
+    waiting: &mut Waiting,
 ) -> Result<BlockLatency, TableTooLarge> {
     let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
-    let mut families = Families::new(conventions);
+    let mut families = Families::new(&counting.conventions);
     for ((row_no, row), series) in (0..).zip(rows).zip(&encoded.row_series) {
         let Some((batch, span)) = span_at(&part.batches, *row) else { continue };
         let Some(latency) = span.latency() else { continue };
@@ -48,7 +68,8 @@ pub(super) fn block_latency(
             families.recorded.extend(recorded);
         }
     }
-    counters.series_overflow_spans.add(families.overflowed);
+    edges::calls(part, rows, waiting, &mut |call| families.add_call(&call));
+    counting.counters.series_overflow_spans.add(families.overflowed);
     let keys = families.record_behind(encoded.series.len(), &mut builder);
     Ok(BlockLatency { slots: builder.finish()?, families: encode_series(&keys) })
 }
@@ -70,6 +91,9 @@ struct Families<'a> {
     values: HashMap<SeriesKey<'static>, usize>,
     places: HashMap<(u32, u32, bool), SpanPlace>,
     recorded: Vec<(u32, UnixNanos, DurationNanos, u32, u64)>,
+    /// The same without a row of this block.
+    elsewhere: Vec<(u32, UnixNanos, DurationNanos)>,
+    edges: usize,
     overflowed: u64,
 }
 
@@ -81,6 +105,8 @@ impl<'a> Families<'a> {
             values: HashMap::new(),
             places: HashMap::new(),
             recorded: Vec::new(),
+            elsewhere: Vec::new(),
+            edges: 0,
             overflowed: 0,
         }
     }
@@ -111,10 +137,7 @@ impl<'a> Families<'a> {
     }
 
     fn number(&mut self, key: &SeriesKey<'static>, dimension: &str, value: &str) -> u32 {
-        let family = |value: &str| {
-            let peel = Peel { dimension: Cow::Owned(dimension.to_owned()), value: Cow::Owned(value.to_owned()) };
-            key.family(peel)
-        };
+        let family = |value: &str| key.peeled(Cow::Owned(dimension.to_owned()), Cow::Owned(value.to_owned()));
         let mut wanted = family(value);
         if !self.numbers.contains_key(&wanted) {
             let all_values = self.values.entry(family("")).or_default();
@@ -124,8 +147,31 @@ impl<'a> Families<'a> {
                 wanted = family(OVERFLOW);
             }
         }
+        self.number_of(wanted)
+    }
+
+    fn number_of(&mut self, key: SeriesKey<'static>) -> u32 {
         let next = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
-        *self.numbers.entry(wanted).or_insert(next)
+        *self.numbers.entry(key).or_insert(next)
+    }
+
+    fn add_call(&mut self, call: &Call) {
+        for (kind, side) in [(SpanKind::Server, call.server), (SpanKind::Client, call.client)] {
+            let Some(side) = side else { continue };
+            let mut key = call.series(kind);
+            if !self.numbers.contains_key(&key) {
+                self.edges += 1;
+                if EDGES_MAX < self.edges {
+                    // Names of databases and peers are the sender's: as many as it likes.
+                    (key.namespace, key.service) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
+                }
+            }
+            let number = self.number_of(key);
+            match side.row {
+                Some(row) => self.recorded.push((number, call.at, side.latency, row, 0)),
+                None => self.elsewhere.push((number, call.at, side.latency)),
+            }
+        }
     }
 
     /// Records what was counted under the numbers behind the first `n_series`, and gives the keys in that order.
@@ -140,6 +186,12 @@ impl<'a> Families<'a> {
         for (family, at, latency, row, place) in self.recorded {
             let Some(number) = renumbered.get(family as usize) else { continue };
             builder.record(*number, at, latency, row, place);
+        }
+        for (family, at, latency) in self.elsewhere {
+            let Some(number) = renumbered.get(family as usize) else { continue };
+            let mut slot = SlotLatency::default();
+            slot.histogram.record(latency);
+            builder.add(*number, Resolution::TenSeconds.slot_of(at), &slot);
         }
         sorted.into_keys().collect()
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::DurationNanos;
 use crate::query::{
-    Counted, ExemplarAnswer, Group, PercentileAnswer, QuantileRow, Rest, ServiceRow, StepRow, StoreStatus,
+    Counted, ExemplarAnswer, Group, PercentileAnswer, QuantileRow, Rest, ServiceRow, SpanIds, StepRow, StoreStatus,
 };
 
 use super::Doors;
@@ -47,7 +47,7 @@ pub(super) struct PercentileJson {
 
 /// What one histogram says, with rate, errors and duration.
 #[derive(Debug, Serialize)]
-struct CountedJson {
+pub(super) struct CountedJson {
     count: u64,
     error_count: u64,
     rate_per_second: f64,
@@ -108,6 +108,21 @@ struct ExemplarJson {
     in_bucket: bool,
 }
 
+/// A span that shows a number, by its ids.
+#[derive(Debug, Serialize)]
+pub(super) struct SpanIdsJson {
+    trace_id: String,
+    span_id: String,
+    duration_ns: u64,
+}
+
+impl From<SpanIds> for SpanIdsJson {
+    fn from(ids: SpanIds) -> Self {
+        let SpanIds { trace_id, span_id, duration } = ids;
+        Self { trace_id: trace_id.to_string(), span_id: span_id.to_string(), duration_ns: duration.0 }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct CoverageJson {
     pub(super) complete: bool,
@@ -166,7 +181,7 @@ impl PercentileJson {
 }
 
 impl CountedJson {
-    fn new(counted: Counted, secs: f64) -> Self {
+    pub(super) fn new(counted: Counted, secs: f64) -> Self {
         let mean_ns = (0 < counted.count).then(|| counted.sum_ns as f64 / counted.count as f64);
         Self {
             count: counted.count,

@@ -6,9 +6,9 @@ use axum::http::Uri;
 use serde::Serialize;
 
 use crate::model::TimeRange;
-use crate::query::{CELL_EXEMPLARS_MAX, CellExemplar, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
+use crate::query::{CELL_EXEMPLARS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 
-use super::answers::CoverageJson;
+use super::answers::{CoverageJson, SpanIdsJson};
 use super::percentile::{DEFAULT_START, service, spans};
 use super::{DOOR, Doors, Failure};
 use crate::api::params::Params;
@@ -35,14 +35,7 @@ struct CellJson {
     low_ns: u64,
     high_ns: u64,
     count: u64,
-    exemplars: Vec<CellExemplarJson>,
-}
-
-#[derive(Debug, Serialize)]
-struct CellExemplarJson {
-    trace_id: String,
-    span_id: String,
-    duration_ns: u64,
+    exemplars: Vec<SpanIdsJson>,
 }
 
 pub(super) async fn heatmap(State(doors): State<Doors>, uri: Uri) -> Result<Json<HeatmapJson>, Failure> {
@@ -83,17 +76,7 @@ impl From<HeatmapCell> for CellJson {
             low_ns: cell.band.low().0,
             high_ns: cell.band.high().0,
             count: cell.count,
-            exemplars: cell.exemplars.into_iter().map(CellExemplarJson::from).collect(),
-        }
-    }
-}
-
-impl From<CellExemplar> for CellExemplarJson {
-    fn from(exemplar: CellExemplar) -> Self {
-        Self {
-            trace_id: exemplar.trace_id.to_string(),
-            span_id: exemplar.span_id.to_string(),
-            duration_ns: exemplar.duration.0,
+            exemplars: cell.exemplars.into_iter().map(SpanIdsJson::from).collect(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod export;
+mod graph;
 mod heatmap;
 mod percentile;
 
@@ -27,6 +28,7 @@ pub(super) fn router() -> Router<Doors> {
     Router::new()
         .route("/spandrel/v1/services", get(services))
         .route("/spandrel/v1/percentile", get(percentile))
+        .route("/spandrel/v1/graph", get(graph::graph))
         .route("/spandrel/v1/heatmap", get(heatmap::heatmap))
         .route("/spandrel/v1/traces/{id}", get(trace))
         .route("/spandrel/v1/status", get(status))

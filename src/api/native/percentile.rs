@@ -14,7 +14,7 @@ pub(super) const PARAMETERS: [&str; 11] =
 pub(super) const DEFAULT_START: &str = "-15m";
 const DEFAULT_QUANTILES: &str = "0.5,0.9,0.99,0.999,1";
 const EXEMPLARS: usize = 5;
-const EXEMPLARS_MAX: usize = 100;
+pub(super) const EXEMPLARS_MAX: usize = 100;
 /// Quantiles of one question.
 const QUANTILES_MAX: usize = 100;
 /// Groups shown unless `top` says otherwise.
@@ -49,7 +49,7 @@ pub(super) fn service(params: &Params) -> Result<String, BadParameter> {
     params.get("service").map(str::to_owned).ok_or_else(missing)
 }
 
-fn quantiles(list: &str) -> Result<Vec<Quantile>, Failure> {
+pub(super) fn quantiles(list: &str) -> Result<Vec<Quantile>, Failure> {
     let mut quantiles = Vec::new();
     for text in list.split(',') {
         let number: f64 = text.trim().parse().map_err(|_| {

@@ -98,7 +98,7 @@ fn decode_series(raw: &[u8], n_series: u32) -> Result<Vec<SeriesKey<'static>>, M
             kind: SpanKind::from(i32::from(reader.u8()?)),
             status: SpanStatus::from(i32::from(reader.u8()?)),
             entry: reader.u8()? == 1,
-            peel: None,
+            family: None,
         });
     }
     Ok(series)

@@ -1,0 +1,178 @@
+//! Questions about latency over a month: spans whose times lie within 30 days, 60 services with about 1,000 series, sealed
+//! partitions, a growing one and a head. Asks random windows, so that no answer repeats.
+//!
+//! ```text
+//! cargo bench --bench questions -- --spans 10000000
+//! ```
+
+#![expect(
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a bench prints its figures, and may end by a panic"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spandrel::cli::shop::{Grouping, PreEncoded};
+use spandrel::clock::{Clock, instant};
+use spandrel::model::{DurationNanos, SpanBatch, TimeRange, UnixNanos};
+use spandrel::otlp::{DecodeOptions, decode};
+use spandrel::query::{Grouping as By, HeatmapQuestion, PercentileQuestion, Quantile, Query, SpansWanted};
+use spandrel::store::{Store, StoreConfig};
+use spandrel::telemetry::Counters;
+
+const DAY: u64 = 86_400_000_000_000;
+const SPAN_DAYS: u64 = 30;
+/// Each of the shop's 12 services is there so often.
+const COPIES: usize = 5;
+const REQUESTS_PER_BLOCK: u64 = 128;
+const BLOCKS_PER_PARTITION: u64 = 16;
+const SERVICES: [&str; 12] = [
+    "frontend",
+    "cart",
+    "checkout",
+    "pricing",
+    "payment",
+    "shipping",
+    "inventory",
+    "email",
+    "recommendation",
+    "search",
+    "user",
+    "ads",
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned();
+    let default = if args.iter().any(|arg| arg == "--test") { 20_000 } else { 1_000_000 };
+    let spans: u64 = value("--spans").and_then(|text| text.parse().ok()).unwrap_or(default);
+    let n: usize = value("--questions").and_then(|text| text.parse().ok()).unwrap_or(1_000);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let end = Clock::system().now();
+    let began = instant();
+    let (query, store) = filled(dir.path(), spans, end);
+    println!("spans                                  {spans}, made in {:.0} s", began.elapsed().as_secs_f64());
+    println!("partitions                             {}", store.partitions().len());
+    println!("bytes per span                         {:.1}", store.disk_bytes() as f64 / spans as f64);
+    let start = UnixNanos(end.0 - SPAN_DAYS * DAY);
+    let mut random = Random(7);
+    let mut window = |random: &mut Random| {
+        // Evenly over the orders of magnitude from 10 minutes to 30 days.
+        let length = (600.0 * 4_320_f64.powf(random.below(1_000) as f64 / 1_000.0)) as u64 * 1_000_000_000;
+        let from = start.0 + random.below(SPAN_DAYS * DAY - length.min(SPAN_DAYS * DAY - 1));
+        TimeRange { start: UnixNanos(from), end: UnixNanos(from + length) }
+    };
+    let quantiles = |list: &[f64]| list.iter().map(|q| Quantile::try_from(*q).expect("between 0 and 1")).collect();
+    let question = |random: &mut Random, range, exemplars| {
+        let service = format!("{}-{}", SERVICES[random.below(12) as usize], random.below(COPIES as u64));
+        PercentileQuestion::plain(&service, quantiles(&[0.5, 0.9, 0.99]), range, exemplars)
+    };
+    let mut run = |name: &str, ask: &mut dyn FnMut(&mut Random)| {
+        let mut times: Vec<Duration> = (0..n)
+            .map(|_| {
+                let began = instant();
+                ask(&mut random);
+                began.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
+        println!("{name:38} {:.2} / {:.2} / {:.2}", at(0.5), at(0.99), at(1.0));
+    };
+    run("p50 p90 p99, no exemplars, ms", &mut |random| {
+        let range = window(random);
+        let _answer = query.percentile(&question(random, range, 0)).expect("it is stored");
+    });
+    run("p50 p90 p99 with exemplars, ms", &mut |random| {
+        let range = window(random);
+        let _answer = query.percentile(&question(random, range, 5)).expect("it is stored");
+    });
+    run("p99 with exemplars, ms", &mut |random| {
+        let range = window(random);
+        let mut question = question(random, range, 5);
+        question.quantiles = quantiles(&[0.99]);
+        let _answer = query.percentile(&question).expect("it is stored");
+    });
+    run("... by zone, ms", &mut |random| {
+        let range = window(random);
+        let mut question = question(random, range, 1);
+        (question.by, question.groups_max) = (Some(By::Peel("cloud.availability_zone".to_owned())), 10);
+        let _answer = query.percentile(&question).expect("it is stored");
+    });
+    for exemplars_max in [0, 1, 3] {
+        run(&format!("heatmap of 24 h, {exemplars_max} exemplars, ms"), &mut |random| {
+            let from = start.0 + random.below((SPAN_DAYS - 1) * DAY);
+            let heatmap = HeatmapQuestion {
+                service: question(random, TimeRange::ALL, 0).service,
+                namespace: None,
+                spans: SpansWanted::Entries,
+                range: TimeRange { start: UnixNanos(from), end: UnixNanos(from + DAY) },
+                step: Some(DurationNanos::from_secs(600)),
+                exemplars_max,
+            };
+            let _answer = query.heatmap(&heatmap).expect("it is stored");
+        });
+    }
+}
+
+fn filled(dir: &std::path::Path, spans: u64, end: UnixNanos) -> (Query, Arc<Store>) {
+    let config = StoreConfig {
+        conventions: Arc::default(),
+        data_dir: dir.to_path_buf(),
+        cache_bytes: 8 << 20,
+        open_partitions_max: 8,
+        retention: None,
+        keep: Vec::new(),
+        disk_bytes_max: u64::MAX,
+        verify_at_start_bytes_max: u64::MAX,
+    };
+    let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
+    let store = Arc::new(Store::open(config, clock.clone(), Arc::clone(&counters)).expect("a fresh directory opens"));
+    let mut partition = store.start_partition().expect("there is space");
+    let mut ring = PreEncoded::new(1, 272, Grouping::Collector);
+    let requests = spans.div_ceil(512);
+    for request in 0..requests {
+        let at = UnixNanos(end.0 - SPAN_DAYS * DAY + SPAN_DAYS * DAY / requests * request);
+        let body = ring.next(at).to_vec();
+        let mut batch: SpanBatch = decode(body, &DecodeOptions::default()).expect("good spans").batch;
+        rename(&mut batch, request as usize % COPIES);
+        store.push([(request + 1, end, Arc::new(batch))]);
+        if (request + 1) % REQUESTS_PER_BLOCK == 0 {
+            let frozen = store.freeze(&partition).expect("the head holds spans");
+            let _done = store.checkpoint(&frozen).expect("the disk works");
+            if (request + 1) % (REQUESTS_PER_BLOCK * BLOCKS_PER_PARTITION) == 0 {
+                let _manifest = store.seal(&partition).expect("the disk works");
+                partition = store.start_partition().expect("there is space");
+            }
+        }
+    }
+    let query = Query::new(clock, counters);
+    query.attach(Arc::clone(&store));
+    (query, store)
+}
+
+/// `checkout` becomes `checkout-3`: the shop has 12 services and some 200 series.
+fn rename(batch: &mut SpanBatch, copy: usize) {
+    for at in 0..batch.resources.len() {
+        let service = batch.text_lossy(batch.resources[at].service).into_owned();
+        if let Some(renamed) = batch.push_bytes(format!("{service}-{copy}").as_bytes()) {
+            batch.resources[at].service = renamed;
+        }
+    }
+}
+
+/// Deterministic numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % n.max(1)
+    }
+}
