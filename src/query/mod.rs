@@ -2,6 +2,7 @@
 //! protocols. Every answer says what it covers and what is missing.
 
 mod contributions;
+mod critical_path;
 mod exemplars;
 mod export;
 mod percentile;
@@ -21,6 +22,7 @@ use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
+pub use critical_path::{CriticalPath, PathSpan, critical_paths};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
