@@ -42,6 +42,16 @@ impl Params {
         number.ok_or_else(|| BadParameter(format!("{name}={text} is not a whole number from 0 to {max}")))
     }
 
+    /// `true` or `false`, or the default.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, BadParameter> {
+        match self.get(name) {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(other) => Err(BadParameter(format!("{name}={other} is neither true nor false"))),
+        }
+    }
+
     /// A time, or the default.
     pub(super) fn time(&self, name: &str, now: UnixNanos, default: &str) -> Result<UnixNanos, BadParameter> {
         let text = self.get(name).unwrap_or(default);

@@ -6,6 +6,8 @@ mod critical_path;
 mod exemplars;
 mod export;
 mod percentile;
+mod rank;
+mod series_window;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
 pub use percentile::{PercentileAnswer, PercentileQuestion, QuantileRow};
+pub use rank::{RankAnswer, SpanRank};
 pub use services::ServiceRow;
 pub use trace::TraceAnswer;
 
@@ -79,6 +82,11 @@ impl Coverage {
     /// Nothing is missing.
     pub fn is_complete(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// What is missing from the other is missing here as well.
+    pub fn also(&mut self, other: Self) {
+        other.reasons.into_iter().for_each(|reason| self.missing(reason));
     }
 
     fn missing(&mut self, reason: String) {

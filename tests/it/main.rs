@@ -18,6 +18,7 @@ mod jump;
 mod model;
 mod native;
 mod quantiles;
+mod rank;
 mod seeds;
 mod support;
 mod tempo;
