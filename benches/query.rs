@@ -1,5 +1,6 @@
 //! Questions to a store of 131,072 spans in two blocks, and a head of 8,192.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -48,9 +49,9 @@ fn filled(dir: &std::path::Path) -> (Query, TraceId) {
 /// One trace: each span has ten children, one after the other.
 fn deep_and_wide(spans: u64) -> SpanBatch {
     let mut batch = SpanBatch::default();
-    let mut windows = vec![(1_000, 1 << 50)];
+    let mut windows = VecDeque::from([(1_000, 1 << 50)]);
     for no in 0..spans {
-        let (start, length) = windows.get(no as usize).copied().unwrap_or_default();
+        let (start, length) = windows.pop_front().unwrap_or_default();
         windows.extend((0..10).map(|child| (start + length / 11 * child, length / 11)));
         batch.spans.push(Span {
             span_id: SpanId((no + 1).to_be_bytes()),

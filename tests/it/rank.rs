@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, TracesData};
 use serde_json::Value;
+use spandrel::model::SpanId;
 
 use crate::support::{Random, TestServer, now};
 
@@ -81,7 +82,7 @@ fn trace(no: u64, first: u64, random: &mut Random) -> Vec<Known> {
         };
         Known { service: random.pick(&SERVICES), span }
     };
-    (0..1 + no % 6).map(known).collect()
+    (0..=no % 6).map(known).collect()
 }
 
 /// Sends the spans of all traces, mixed, and returns them by trace.
@@ -101,8 +102,8 @@ fn fill(server: &TestServer, random: &mut Random) -> Vec<Vec<Known>> {
     traces
 }
 
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+fn hex(span_id: &[u8]) -> String {
+    SpanId(span_id.try_into().expect("8 bytes")).to_string()
 }
 
 /// The row of a span; `None` when it has none.
@@ -171,8 +172,9 @@ fn every_rank_is_that_of_an_exact_count_of_the_series_in_the_hour_around() {
     let all: Vec<&Known> = traces.iter().flatten().collect();
     let questions: u64 = std::env::var("SPANDREL_QUESTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
     for _ in 0..questions {
-        let trace = &traces[random.below(TRACES) as usize];
-        let answer = server.get(&format!("/spandrel/v1/traces/{}", hex(&trace[0].span.trace_id)));
+        let no = random.below(TRACES);
+        let trace = &traces[no as usize];
+        let answer = server.get(&format!("/spandrel/v1/traces/{:x}", no + 1));
         assert_eq!((answer.status, answer.header("spandrel-coverage")), (200, ""), "{}", answer.text());
         check_ranks(&answer.json(), trace, &all);
         check_path(&answer.json(), trace);
