@@ -73,20 +73,29 @@ pub(super) type EachCounted<'a> = &'a mut dyn FnMut(Counted<'_>);
 pub(super) struct SeriesWindow<'a> {
     /// Numbers of the wanted services, by namespace and name.
     services: HashMap<(&'a str, &'a str), usize>,
-    /// Positions of the wanted series, by service, span name and kind.
-    series: HashMap<(usize, &'a str, SpanKind), usize>,
+    /// Span name, kind and position of the wanted series of each service, ascending: to compare with a few costs less than
+    /// to hash the names of a whole head.
+    series: Vec<Vec<(&'a [u8], SpanKind, usize)>>,
     /// Whole slots.
     range: TimeRange,
 }
 
 impl<'a> SeriesWindow<'a> {
-    /// `range` is widened to whole slots; of equal names the last one counts.
+    /// `range` is widened to whole slots. No name stands twice in `wanted`.
     pub(super) fn of(wanted: &'a [SeriesName], range: TimeRange) -> Self {
-        let (mut services, mut series) = (HashMap::new(), HashMap::new());
+        let mut services = HashMap::new();
+        let mut series: Vec<Vec<_>> = Vec::new();
         for (at, name) in wanted.iter().enumerate() {
-            let new = services.len();
-            let service = *services.entry((name.namespace.as_str(), name.service.as_str())).or_insert(new);
-            let _before = series.insert((service, name.span_name.as_str(), name.kind), at);
+            let service = *services.entry((name.namespace.as_str(), name.service.as_str())).or_insert(series.len());
+            if service == series.len() {
+                series.push(Vec::new());
+            }
+            if let Some(of_service) = series.get_mut(service) {
+                of_service.push((name.span_name.as_bytes(), name.kind, at));
+            }
+        }
+        for of_service in &mut series {
+            of_service.sort_unstable();
         }
         Self { services, series, range: super::whole_slots(range) }
     }
@@ -129,8 +138,19 @@ impl<'a> SeriesWindow<'a> {
         self.services.get(&(namespace, service)).copied()
     }
 
-    fn position(&self, service: usize, span_name: &str, kind: SpanKind) -> Option<usize> {
-        self.series.get(&(service, span_name, kind)).copied()
+    fn position(&self, service: usize, span_name: &[u8], kind: SpanKind) -> Option<usize> {
+        let of_service = self.series.get(service)?;
+        let found = of_service.binary_search_by(|(name, of_kind, _)| (*name, *of_kind).cmp(&(span_name, kind))).ok()?;
+        of_service.get(found).map(|(.., at)| *at)
+    }
+
+    /// The same for a name as it was sent. Wanted names are as shown, so only one that is no UTF-8 looks different there.
+    fn position_as_sent(&self, service: usize, span_name: &[u8], kind: SpanKind) -> Option<usize> {
+        let same = self.position(service, span_name, kind);
+        if same.is_some() || std::str::from_utf8(span_name).is_ok() {
+            return same;
+        }
+        self.position(service, String::from_utf8_lossy(span_name).as_bytes(), kind)
     }
 
     fn among(&self, services: &[ServiceCount]) -> bool {
@@ -197,8 +217,8 @@ impl<'a> SeriesWindow<'a> {
                     let at = counting_instant(span.start_time_unix_nano, head.horizon);
                     let Some(Some(service)) = services.get(span.scope as usize) else { continue };
                     let Some(latency) = span.latency().filter(|_| self.range.contains(at)) else { continue };
-                    let (name, kind) = (batch.text_lossy(span.name), SpanKind::from(span.kind));
-                    let Some(series) = self.position(*service, &name, kind) else { continue };
+                    let (name, kind) = (batch.text(span.name), SpanKind::from(span.kind));
+                    let Some(series) = self.position_as_sent(*service, name, kind) else { continue };
                     if seen.insert(span.key()) {
                         let status = SpanStatus::from(span.status_code);
                         each(Counted { series, status, at, latency: CountedLatency::Span(latency) });
@@ -230,7 +250,7 @@ struct Numbered {
 impl Numbered {
     fn of(window: &SeriesWindow<'_>, keys: SeriesList) -> Self {
         let position = |key: &SeriesKey<'_>| {
-            window.position(window.service(&key.namespace, &key.service)?, &key.span_name, key.kind)
+            window.position(window.service(&key.namespace, &key.service)?, key.span_name.as_bytes(), key.kind)
         };
         let mut numbers: Vec<Option<usize>> = keys.iter().map(|key| position(key)).collect();
         let first = numbers.iter().position(Option::is_some).unwrap_or(numbers.len());

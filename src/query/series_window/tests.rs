@@ -133,6 +133,27 @@ fn a_window_counts_the_spans_of_the_wanted_series_and_no_others() {
 }
 
 #[test]
+fn a_name_that_is_no_utf_8_is_found_as_it_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let (query, store) = query(dir.path());
+    let partition = store.start_partition().unwrap();
+    for sequence in [1, 2] {
+        let sample = Sample { service: "cart", trace: 1, span: sequence, start: NOW.0 - 1, duration: 1 };
+        let mut batch = batch(&[sample]);
+        batch.spans[0].name = batch.push_bytes(b"caf\xe9").unwrap();
+        store.push([(sequence, NOW, Arc::new(batch))]);
+        if sequence == 1 {
+            let _written = store.checkpoint(&store.freeze(&partition).unwrap()).unwrap();
+        }
+    }
+    let names = [name(("cart", "caf\u{fffd}", SpanKind::Server))];
+    let mut found = 0;
+    let window = SeriesWindow::of(&names, TimeRange::ALL);
+    window.visit(&query, &store.snapshot(), &mut Coverage::default(), &mut |_| found += 1).unwrap();
+    assert_eq!(found, 2, "one in a block, one in the head");
+}
+
+#[test]
 fn series_of_another_namespace_are_others() {
     let dir = tempfile::tempdir().unwrap();
     let (query, store) = query(dir.path());
