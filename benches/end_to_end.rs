@@ -344,14 +344,16 @@ impl Decoder for RawCodec {
 
 fn ask(server: &Server, sent: &Sent) -> Outcome<()> {
     let step = (sent.traces.len() / TRACE_QUESTIONS).max(1);
-    let mut times = Vec::new();
-    for trace in sent.traces.iter().step_by(step).cycle().take(TRACE_QUESTIONS) {
-        let began = instant();
-        let answer = server.get(&format!("/spandrel/v1/traces/{trace}"))?;
-        times.push(began.elapsed());
-        assert!(answer.contains(trace), "trace {trace} is there");
+    for (name, rank) in [("", "false"), (" with ranks", "true")] {
+        let mut times = Vec::new();
+        for trace in sent.traces.iter().step_by(step).cycle().take(TRACE_QUESTIONS) {
+            let began = instant();
+            let answer = server.get(&format!("/spandrel/v1/traces/{trace}?rank={rank}"))?;
+            times.push(began.elapsed());
+            assert!(answer.contains(trace), "trace {trace} is there");
+        }
+        row(&format!("trace by id{name}, p50 / p99 / max ms"), quantiles(times));
     }
-    row("trace by id, p50 / p99 / max ms", quantiles(times));
     let services: serde_json::Value = serde_json::from_str(&server.get("/spandrel/v1/services")?)?;
     let services: Vec<&str> =
         services["services"].as_array().into_iter().flatten().filter_map(|s| s["name"].as_str()).collect();

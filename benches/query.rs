@@ -1,13 +1,14 @@
 //! Questions to a store of 131,072 spans in two blocks, and a head of 8,192.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::Clock;
-use spandrel::model::{SpanBatch, TimeRange, TraceId};
+use spandrel::model::{Span, SpanBatch, SpanId, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::{PercentileQuestion, Quantile, Query};
+use spandrel::query::{PercentileQuestion, Quantile, Query, critical_paths};
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
 
@@ -46,6 +47,24 @@ fn filled(dir: &std::path::Path) -> (Query, TraceId) {
     (query, trace.expect("the row exists"))
 }
 
+/// One trace: each span has ten children, one after the other.
+fn deep_and_wide(spans: u64) -> SpanBatch {
+    let mut batch = SpanBatch::default();
+    let mut windows = VecDeque::from([(1_000, 1 << 50)]);
+    for no in 0..spans {
+        let (start, length) = windows.pop_front().unwrap_or_default();
+        windows.extend((0..10).map(|child| (start + length / 11 * child, length / 11)));
+        batch.spans.push(Span {
+            span_id: SpanId((no + 1).to_be_bytes()),
+            parent_span_id: SpanId(if no == 0 { 0 } else { (no - 1) / 10 + 1 }.to_be_bytes()),
+            start_time_unix_nano: UnixNanos(start),
+            end_time_unix_nano: UnixNanos(start + length),
+            ..Span::default()
+        });
+    }
+    batch
+}
+
 fn bench(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (query, trace) = filled(dir.path());
@@ -57,6 +76,17 @@ fn bench(criterion: &mut Criterion) {
     });
     let _criterion = criterion.bench_function("trace by id", |bencher| {
         bencher.iter(|| query.trace(trace).expect("the store answers").batch.spans.len());
+    });
+    let spans = query.trace(trace).expect("the store answers").batch;
+    let _criterion = criterion.bench_function("trace by id: ranks of its spans", |bencher| {
+        bencher.iter(|| query.ranks(&spans).expect("the store answers").ranks.len());
+    });
+    let _criterion = criterion.bench_function("trace by id: critical path", |bencher| {
+        bencher.iter(|| critical_paths(&spans).len());
+    });
+    let deep = deep_and_wide(100_000);
+    let _criterion = criterion.bench_function("critical path of 100,000 spans", |bencher| {
+        bencher.iter(|| critical_paths(&deep).len());
     });
 }
 

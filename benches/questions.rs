@@ -60,7 +60,7 @@ fn main() {
     println!("bytes per span                         {:.1}", store.disk_bytes() as f64 / spans as f64);
     let start = UnixNanos(end.0 - SPAN_DAYS * DAY);
     let mut random = Random(7);
-    let mut window = |random: &mut Random| {
+    let window = |random: &mut Random| {
         // Evenly over the orders of magnitude from 10 minutes to 30 days.
         let length = (600.0 * 4_320_f64.powf(random.below(1_000) as f64 / 1_000.0)) as u64 * 1_000_000_000;
         let from = start.0 + random.below(SPAN_DAYS * DAY - length.min(SPAN_DAYS * DAY - 1));

@@ -38,6 +38,12 @@ pub const REQUEST_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 /// Spans of one trace in one answer; more are announced, not sent.
 pub const TRACE_SPANS_MAX: usize = 100_000;
+/// Series of one trace whose spans get a rank; the spans of more are answered without. A trace through 100 services with 20
+/// kinds of span each fits.
+pub const TRACE_SERIES_RANKED_MAX: usize = 2_000;
+/// Seconds of the window that spans are ranked in: short enough to compare with the same load and release, long enough for
+/// a p99 of a series with a span every 10 s.
+pub const RANK_WINDOW_SECS: u64 = 3_600;
 /// Spans of a block.
 pub const BLOCK_SPANS_MAX: usize = 64 * 1024;
 /// Bytes of one value in sled: `segment_size` / 128, above which pages leave the log for files of their own.
@@ -62,4 +68,5 @@ pub const SERVICE_SERIES_MAX: usize = 2_000;
 pub const SERIES_MAX: usize = 20_000;
 
 const _: () = assert!(3 < ELEMENT_COST_PER_BUDGET_BYTE, "a realistic request as long as the budget must be admitted");
+const _: () = assert!(RANK_WINDOW_SECS.is_multiple_of(2 * SLOT_SECS), "half of the window must be whole slots");
 const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");

@@ -111,15 +111,16 @@ function coverage(text) {
   return text ? element("div", { className: "notice" }, `Not everything is in this answer: ${text}`) : null;
 }
 
-function bar(from, length) {
+// Beside the critical path bars are thin.
+function bar(from, length, beside = false) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 1000 14");
   svg.setAttribute("preserveAspectRatio", "none");
   const rect = document.createElementNS(SVG, "rect");
-  for (const [name, value] of [["x", from * 1000], ["width", Math.max(2, length * 1000)], ["y", 2], ["height", 10]]) {
+  for (const [name, value] of [["x", from * 1000], ["width", Math.max(2, length * 1000)], ["y", beside ? 5 : 2], ["height", beside ? 4 : 10]]) {
     rect.setAttribute(name, value);
   }
-  rect.setAttribute("class", "bar");
+  rect.setAttribute("class", beside ? "bar beside" : "bar");
   svg.append(rect);
   return svg;
 }
@@ -137,7 +138,7 @@ function spansOf(trace) {
   return trace.resourceSpans.flatMap((resource) => {
     const of = attributes(resource.resource.attributes);
     return resource.scopeSpans.flatMap(({ scope, spans }) => spans.map((span) => ({
-      id: span.spanId, parent: span.parentSpanId || "", name: span.name || "unknown", resource: of,
+      id: span.spanId, kind: span.kind || 0, parent: span.parentSpanId || "", name: span.name || "unknown", resource: of,
       service: of["service.name"] || "unknown_service", scope: scope?.name || "",
       start: BigInt(span.startTimeUnixNano || 0), end: BigInt(span.endTimeUnixNano || 0),
       error: span.status?.code === 2, message: span.status?.message, attributes: attributes(span.attributes),
@@ -171,9 +172,39 @@ function inOrder(spans) {
   return ordered;
 }
 
-function details(span) {
-  const rows = Object.entries({ span: span.id, scope: span.scope, ...(span.message ? { status: span.message } : {}),
-    ...span.attributes, ...span.resource });
+/** Cut, so that only the slowest is "max". */
+function rank(percentile) {
+  if (percentile >= 1) return "max";
+  const scale = percentile < 0.999 ? 1000 : 10000;
+  const cut = Math.min(Math.floor(percentile * scale + 1e-6), scale - 1);
+  return `p${(cut / (scale / 100)).toFixed(scale === 1000 ? 1 : 2)}`;
+}
+
+/** Gives each span its rank and its part of the critical path; of spans with one id and kind to the first. */
+function addStanding(spans, { ranks = [], criticalPath = [] }) {
+  const known = new Map(spans.map((span) => [`${span.id} ${span.kind}`, span]).reverse());
+  const of = (row) => known.get(`${row.spanId} ${row.kind}`) || {};
+  for (const row of ranks) of(row).rank = row;
+  for (const row of criticalPath) of(row).onPath = row.selfTimeNano;
+  return new Set(criticalPath.map((row) => row.rootSpanId)).size;
+}
+
+/** What the span's standing is in words. */
+function standing(span, trees) {
+  const said = {};
+  if (span.rank) {
+    const { percentile, count, series } = span.rank;
+    said.rank = `${rank(percentile)} of ${count.toLocaleString("en")} ${series} spans within half an hour`;
+  }
+  if (trees > 0) {
+    said["critical path"] = span.onPath === undefined ? "not on it" : `${duration(span.onPath)} of its own`;
+  }
+  return said;
+}
+
+function details(span, trees) {
+  const own = { span: span.id, ...standing(span, trees), scope: span.scope, ...(span.message ? { status: span.message } : {}) };
+  const rows = [...Object.entries(own), ...Object.entries({ ...span.attributes, ...span.resource })];
   for (const [name, of] of span.events) rows.push([`event ${name}`, Object.entries(of).map(([k, v]) => `${k}=${v}`).join("  ")]);
   return element("table", { className: "details" }, ...rows.map(([key, text]) =>
     element("tr", {}, element("td", { className: "soft" }, key), element("td", { className: "mono" }, text))));
@@ -182,6 +213,7 @@ function details(span) {
 async function showTrace(id, wanted) {
   const [trace, missing] = await ask(`/spandrel/v1/traces/${encodeURIComponent(id)}`);
   const spans = spansOf(trace).sort((a, b) => (a.start < b.start ? -1 : a.start > b.start ? 1 : 0));
+  const trees = addStanding(spans, trace.spandrel || {});
   const timed = spans.filter((span) => span.start > 0n && span.end >= span.start);
   const start = timed.reduce((least, span) => (span.start < least ? span.start : least), timed[0]?.start ?? 0n);
   const end = timed.reduce((most, span) => (span.end > most ? span.end : most), start);
@@ -191,13 +223,16 @@ async function showTrace(id, wanted) {
     const name = element("div", { className: "name", title: span.name },
       element("span", { className: "service" }, span.service), ` ${span.name}`);
     name.style.paddingLeft = `${Math.min(depth, 30) * 0.8}rem`;
+    const percentile = span.rank?.percentile ?? 0;
+    const slow = percentile >= 0.99 ? " slowest" : percentile >= 0.95 ? " slow" : "";
     const row = element("div", { className: `span${span.error ? " error" : ""}${span.id === wanted ? " exact" : ""}` },
       name, element("div", { className: "time" }, length >= 0 ? duration(length) : "\u2013"),
-      bar(Number(span.start - start) / whole, Math.max(0, length) / whole));
+      element("div", { className: `rank${slow}` }, span.rank ? rank(percentile) : ""),
+      bar(Number(span.start - start) / whole, Math.max(0, length) / whole, trees > 0 && span.onPath === undefined));
     const holder = element("div", {}, row);
     let open = null;
     const toggle = () => {
-      if (open) { open.remove(); open = null; } else { open = details(span); holder.append(open); }
+      if (open) { open.remove(); open = null; } else { open = details(span, trees); holder.append(open); }
       row.classList.toggle("open", open !== null);
     };
     row.addEventListener("click", toggle);
@@ -207,6 +242,8 @@ async function showTrace(id, wanted) {
   const services = new Set(spans.map((span) => span.service)).size;
   return [element("h1", { className: "mono" }, id),
     element("div", { className: "soft" }, `${time(String(start))}, ${duration(whole)}, ${spans.length} spans, ${services} services; click a span`),
+    trees === 0 ? null : element("div", { className: "soft" },
+      `thick bars: on the critical path${trees > 1 ? " of their tree" : ""}; p97.3: 97.3 % of such spans within half an hour were not slower`),
     coverage(missing), ...rows];
 }
 

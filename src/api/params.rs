@@ -52,6 +52,16 @@ impl Params {
         duration.map(|duration| Some(DurationNanos::from(duration))).ok_or_else(wrong)
     }
 
+    /// `true` or `false`, or the default.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, BadParameter> {
+        match self.get(name) {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(other) => Err(BadParameter(format!("{name}={other} is neither true nor false"))),
+        }
+    }
+
     /// A time, or the default.
     pub(super) fn time(&self, name: &str, now: UnixNanos, default: &str) -> Result<UnixNanos, BadParameter> {
         let text = self.get(name).unwrap_or(default);

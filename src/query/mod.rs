@@ -2,6 +2,7 @@
 //! protocols. Every answer says what it covers and what is missing.
 
 mod contributions;
+mod critical_path;
 mod exemplars;
 mod export;
 mod graph;
@@ -10,7 +11,9 @@ mod heatmap;
 mod ids;
 mod lookup;
 mod percentile;
+mod rank;
 mod selection;
+mod series_window;
 mod services;
 mod steps;
 mod tally;
@@ -30,6 +33,7 @@ use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
+pub use critical_path::{CriticalPath, PathSpan, critical_paths};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
@@ -38,6 +42,7 @@ pub use groups::{Group, Rest};
 pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 pub use ids::SpanIds;
 pub use percentile::{Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
+pub use rank::{RankAnswer, SpanRank};
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;
 pub use steps::StepRow;
@@ -102,6 +107,11 @@ impl Coverage {
     /// Nothing is missing.
     pub fn is_complete(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// What is missing from the other is missing here as well.
+    pub fn also(&mut self, other: Self) {
+        other.reasons.into_iter().for_each(|reason| self.missing(reason));
     }
 
     fn missing(&mut self, reason: String) {

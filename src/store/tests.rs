@@ -74,7 +74,11 @@ fn traces(store: &Store) -> BTreeMap<TraceId, usize> {
 fn counted(open: &OpenPartition) -> BTreeMap<Slot, u64> {
     let mut counts = BTreeMap::new();
     for (block_no, _) in open.blocks(u64::MAX) {
-        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |_, slot, latency| {
+        let keys = open.series(block_no).unwrap();
+        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |series, slot, latency| {
+            if keys[series as usize].family.is_some() {
+                return;
+            }
             *counts.entry(slot).or_default() += latency.histogram.count();
         })
         .unwrap();
@@ -234,11 +238,13 @@ fn sealing_keeps_every_span_and_count_and_lets_the_journal_go() {
 }
 
 fn rolled_up(open: &OpenPartition, resolution: Resolution) -> BTreeMap<Slot, u64> {
-    let mut counts = BTreeMap::new();
+    let (mut counts, keys) = (BTreeMap::new(), open.rollup_series().unwrap());
     for window in open.rollup_windows(resolution) {
         open.rollup(window)
-            .read(0..u32::MAX, Slot::ALL, &mut |_, slot, latency| {
-                *counts.entry(slot).or_default() += latency.histogram.count();
+            .read(0..u32::MAX, Slot::ALL, &mut |series, slot, latency| {
+                if keys[series as usize].family.is_none() {
+                    *counts.entry(slot).or_default() += latency.histogram.count();
+                }
             })
             .unwrap();
     }

@@ -20,6 +20,7 @@ mod model;
 mod native;
 mod peel;
 mod quantiles;
+mod rank;
 mod seeds;
 mod support;
 mod tempo;

@@ -5,16 +5,15 @@ mod export;
 mod graph;
 mod heatmap;
 mod percentile;
+mod trace;
 
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::model::TraceId;
-use crate::otlp::{self, JsonDialect};
 use crate::query::QueryError;
 
 use super::Doors;
@@ -30,7 +29,7 @@ pub(super) fn router() -> Router<Doors> {
         .route("/spandrel/v1/percentile", get(percentile))
         .route("/spandrel/v1/graph", get(graph::graph))
         .route("/spandrel/v1/heatmap", get(heatmap::heatmap))
-        .route("/spandrel/v1/traces/{id}", get(trace))
+        .route("/spandrel/v1/traces/{id}", get(trace::trace))
         .route("/spandrel/v1/status", get(status))
         .route("/spandrel/v1/export", get(export::export))
 }
@@ -74,30 +73,6 @@ async fn percentile(State(doors): State<Doors>, uri: Uri) -> Result<Json<Percent
     let step = question.step;
     let answer = doors.ask(DOOR, move |query| query.percentile(&question)).await?;
     Ok(Json(PercentileJson::new(answer, step)))
-}
-
-/// OTLP/JSON `TracesData`; what is missing is said in the header `spandrel-coverage`.
-async fn trace(State(doors): State<Doors>, Path(id): Path<String>, uri: Uri) -> Result<Response, Failure> {
-    let _none = Params::strict(&uri, &[])?;
-    let id = TraceId::parse_lenient(&id).map_err(|error| BadParameter(error.to_string()))?;
-    let (answer, body) = doors
-        .ask(DOOR, move |query| {
-            let answer = query.trace(id)?;
-            let body = otlp::encode_json(&answer.batch, JsonDialect::Otlp);
-            Ok((answer, body))
-        })
-        .await?;
-    if answer.batch.spans.is_empty() && answer.coverage.is_complete() {
-        let retention = "it was never sent, rejected, or has left with its retention";
-        return Err(Failure(StatusCode::NOT_FOUND, format!("no span of trace {id} is stored: {retention}")));
-    }
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    if !answer.coverage.is_complete()
-        && let Ok(value) = header::HeaderValue::from_str(&answer.coverage.reasons.join("; "))
-    {
-        let _none = response.headers_mut().insert("spandrel-coverage", value);
-    }
-    Ok(response)
 }
 
 async fn status(State(doors): State<Doors>, uri: Uri) -> Result<Json<StatusJson>, Failure> {

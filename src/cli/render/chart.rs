@@ -6,6 +6,8 @@ use super::{Paint, Style, service_paint, units};
 use crate::cli::view::{SpanView, TraceView};
 use crate::model::{DurationNanos, UnixNanos};
 
+/// From this width on ranks are shown.
+const WIDTH_RANK: usize = 100;
 /// From this width on services have a column of their own.
 const WIDTH_SERVICE: usize = 90;
 /// From this width on there are bars, of at least a quarter of it.
@@ -13,6 +15,8 @@ const WIDTH_BAR: usize = 56;
 const SERVICE_COLUMNS_MAX: usize = 16;
 const DURATION_COLUMNS: usize = 8;
 const MARK_COLUMNS: usize = 2;
+/// `p99.99`.
+const RANK_COLUMNS: usize = 6;
 
 /// Where everything goes.
 pub(super) struct Chart<'a> {
@@ -26,6 +30,8 @@ pub(super) struct Chart<'a> {
     service_columns: usize,
     name_columns: usize,
     /// 0 = no such column.
+    rank_columns: usize,
+    /// 0 = no such column.
     bar_columns: usize,
 }
 
@@ -35,13 +41,17 @@ impl<'a> Chart<'a> {
         let timed = || trace.spans.iter().filter(|span| !span.start.is_unset());
         let start = timed().map(|span| span.start).min().unwrap_or_default();
         let end = timed().map(|span| span.end.max(span.start)).max().unwrap_or_default();
+        let length = end.since(start);
         let mut chart =
-            Self { trace, style, start, length: end.since(start), service_columns: 0, name_columns: 0, bar_columns: 0 };
+            Self { trace, style, start, length, service_columns: 0, name_columns: 0, rank_columns: 0, bar_columns: 0 };
         if width >= WIDTH_SERVICE {
             let longest = trace.resources.iter().map(|resource| columns(&escape(&resource.service))).max();
             chart.service_columns = longest.unwrap_or(0).clamp("service".len(), SERVICE_COLUMNS_MAX) + 1;
         }
-        let room = width - MARK_COLUMNS - chart.service_columns - DURATION_COLUMNS - 2;
+        if width >= WIDTH_RANK && trace.spans.iter().any(|span| span.rank.is_some()) {
+            chart.rank_columns = RANK_COLUMNS + 1;
+        }
+        let room = width - MARK_COLUMNS - chart.service_columns - DURATION_COLUMNS - chart.rank_columns - 2;
         if width < WIDTH_BAR {
             chart.name_columns = room;
             return chart;
@@ -76,7 +86,9 @@ impl<'a> Chart<'a> {
             columns => format!("0{:>width$}", units::duration(self.length), width = columns - 1),
         };
         let marks = " ".repeat(MARK_COLUMNS);
-        let line = format!("{marks}{service}{name} {:>DURATION_COLUMNS$} {scale}", "duration");
+        let rank = format!("{:>width$}", "rank", width = self.rank_columns);
+        let rank = if self.rank_columns > 0 { rank } else { String::new() };
+        let line = format!("{marks}{service}{name} {:>DURATION_COLUMNS$}{rank} {scale}", "duration");
         self.style.paint(line.trim_end(), Paint::Dim)
     }
 
@@ -106,8 +118,37 @@ impl<'a> Chart<'a> {
         let duration = span.duration().map_or_else(|| "?".to_owned(), units::duration);
         let (before, bar) = self.bar(span);
         let bar = self.style.paint(&bar, standing_out.unwrap_or(service_colour));
-        let line = format!("{marks}{service}{label} {duration:>DURATION_COLUMNS$} {:before$}{bar}", "");
+        let rank = self.rank(span);
+        let line = format!("{marks}{service}{label} {duration:>DURATION_COLUMNS$}{rank} {:before$}{bar}", "");
         line.trim_end().to_owned()
+    }
+
+    /// Red from p99 on, yellow from p95 on.
+    fn rank(&self, span: &SpanView) -> String {
+        let percentile = span.rank.as_ref().map(|rank| rank.percentile);
+        let shown = format!("{:>width$}", percentile.map(units::rank).unwrap_or_default(), width = self.rank_columns);
+        match percentile {
+            _ if self.rank_columns == 0 => String::new(),
+            Some(percentile) if percentile >= 0.99 => self.style.paint(&shown, Paint::Slowest),
+            Some(percentile) if percentile >= 0.95 => self.style.paint(&shown, Paint::Slow),
+            Some(_) | None => shown,
+        }
+    }
+
+    /// What the bars tell, where they tell spans apart.
+    pub(super) fn legend(&self) -> Option<String> {
+        if self.bar_columns == 0 || self.trace.path_roots == 0 {
+            return None;
+        }
+        let [on, _, beside, _] = self.glyphs();
+        let of = if self.trace.path_roots == 1 { "" } else { " of its tree" };
+        let legend = format!("{on} on the critical path{of}, {beside} beside it");
+        Some(format!("  {}", self.style.paint(&legend, Paint::Dim)))
+    }
+
+    /// Of bars and of thin marks on the critical path, and of those beside it.
+    fn glyphs(&self) -> [&'static str; 4] {
+        if self.style.ascii { ["#", "|", "-", ":"] } else { ["\u{2588}", "\u{258f}", "\u{2591}", "\u{250a}"] }
     }
 
     /// Empty columns, then the bar: every column that the span touches, or a thin mark where it is short.
@@ -122,11 +163,10 @@ impl<'a> Chart<'a> {
         let first = (from / length).min(cells - 1);
         let end = (from + lasting).div_ceil(length).clamp(first + 1, cells);
         let column = |cell: u128| usize::try_from(cell).unwrap_or(self.bar_columns);
-        let bar = if lasting * 2 < length {
-            self.style.pick("|", "\u{258f}").to_owned()
-        } else {
-            self.style.pick("#", "\u{2588}").repeat(column(end - first))
-        };
+        let [on, thin_on, beside, thin_beside] = self.glyphs();
+        let is_on_path = span.on_path.is_some() || self.trace.path_roots == 0;
+        let (full, thin) = if is_on_path { (on, thin_on) } else { (beside, thin_beside) };
+        let bar = if lasting * 2 < length { thin.to_owned() } else { full.repeat(column(end - first)) };
         (column(first), bar)
     }
 }

@@ -34,6 +34,8 @@ enum Paint {
     Bold,
     Error,
     Highlight,
+    Slow,
+    Slowest,
     Service(u8),
 }
 
@@ -47,6 +49,8 @@ impl Style {
             Paint::Bold => "1".to_owned(),
             Paint::Error => "1;31".to_owned(),
             Paint::Highlight => "1;33".to_owned(),
+            Paint::Slow => "33".to_owned(),
+            Paint::Slowest => "31".to_owned(),
             Paint::Service(colour) => colour.to_string(),
         };
         format!("\x1b[{sgr}m{text}\x1b[0m")

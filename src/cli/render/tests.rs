@@ -1,9 +1,11 @@
+mod standing;
+
 use expect_test::{Expect, expect};
 
 use super::waterfall::waterfall_of;
 use super::*;
-use crate::cli::view::{PercentileView, ResourceView, ServicesView, SpanView, TraceView};
-use crate::model::UnixNanos;
+use crate::cli::view::{PercentileView, RankView, ResourceView, ServicesView, SpanView, TraceView};
+use crate::model::{DurationNanos, UnixNanos};
 
 const NOW: UnixNanos = UnixNanos(1_795_463_900_000_000_000);
 const ASCII: Style = Style { color: false, ascii: true };
@@ -31,6 +33,7 @@ fn trace(spans: Vec<SpanView>) -> TraceView {
         trace_id: "9f0c51d8a4e0427ab6a2f0c4d1e2b3a4".into(),
         spans,
         resources: services.into_iter().map(resource).collect(),
+        path_roots: 0,
         highlight: None,
     }
 }
@@ -50,6 +53,22 @@ fn checkout() -> TraceView {
     trace.spans[5].status_message = "deadline exceeded".into();
     trace.spans[5].attributes = vec![("rpc.method".into(), "payment.v3.Payments/Charge".into())];
     trace.highlight = Some("c".into());
+    trace
+}
+
+/// The same as the server answers it: with ranks, and its critical path.
+fn ranked() -> TraceView {
+    let mut trace = checkout();
+    trace.path_roots = 1;
+    let rank = |percentile, count, series: &str| Some(RankView { percentile, count, series: series.into() });
+    trace.spans[0].rank = rank(0.9612, 20_000, "frontend POST /api/checkout");
+    trace.spans[2].rank = rank(0.9734, 12_345, "checkout POST /checkout");
+    trace.spans[3].rank = rank(0.404, 12_345, "checkout INSERT orders");
+    trace.spans[5].rank = rank(0.999_91, 45_678, "payment payment.v3.Payments/Charge");
+    trace.spans[7].rank = rank(1.0, 3, "email process order-confirmations");
+    for (at, millis) in [(0, 6), (1, 2), (2, 44), (4, 2), (5, 748), (6, 1)] {
+        trace.spans[at].on_path = Some(DurationNanos::from_millis(millis));
+    }
     trace
 }
 
@@ -380,15 +399,16 @@ fn an_empty_trace_says_so() {
 
 #[test]
 fn utf_8_and_colour_change_the_look_but_not_the_layout() {
-    let plain = waterfall(&checkout(), 100, ASCII);
-    let blocks = waterfall(&checkout(), 100, Style { color: false, ascii: false });
+    let plain = waterfall(&ranked(), 100, ASCII);
+    let blocks = waterfall(&ranked(), 100, Style { color: false, ascii: false });
     let translated: String = blocks
         .chars()
         .map(|glyph| match glyph {
             '\u{2588}' => '#',
+            '\u{250a}' => ':',
             '\u{258f}' | '\u{2502}' | '\u{251c}' => '|',
             '\u{2514}' => '`',
-            '\u{2574}' => '-',
+            '\u{2591}' | '\u{2574}' => '-',
             '\u{2026}' => '~',
             other => other,
         })
@@ -396,7 +416,7 @@ fn utf_8_and_colour_change_the_look_but_not_the_layout() {
     assert_eq!(translated, plain);
     assert!(!blocks.is_ascii() && !blocks.contains('\x1b'));
 
-    let coloured = waterfall(&checkout(), 100, Style { color: true, ascii: true });
+    let coloured = waterfall(&ranked(), 100, Style { color: true, ascii: true });
     let mut stripped = String::new();
     let mut parts = coloured.split("\x1b[");
     stripped.push_str(parts.next().unwrap());

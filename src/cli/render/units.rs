@@ -115,6 +115,19 @@ pub fn quantile(q: f64) -> String {
     format!("p{}", percent.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// Where one value stands: `p97.3` when that part of all values is not above it, `max` when none is above. Cut to a
+/// decimal, from `p99.90` on to two, so that only the largest is `max`.
+pub fn rank(percentile: f64) -> String {
+    if percentile >= 1.0 {
+        return "max".to_owned();
+    }
+    let decimals = if percentile < 0.999 { 1 } else { 2 };
+    let scale = if decimals == 1 { 1_000.0 } else { 10_000.0 };
+    // 0.973 * 1000 is 972.9999999999999 for some neighbours of 0.973.
+    let cut = (percentile.max(0.0) * scale + 1e-6).floor().min(scale - 1.0) / (scale / 100.0);
+    format!("p{cut:.decimals$}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +206,24 @@ mod tests {
         for (q, shown) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99"), (1.0, "max"), (0.0, "p0")]
         {
             assert_eq!(quantile(q), shown);
+        }
+    }
+
+    #[test]
+    fn a_rank_is_cut_and_only_the_largest_is_the_max() {
+        for (percentile, shown) in [
+            (0.0, "p0.0"),
+            (0.5, "p50.0"),
+            (0.973, "p97.3"),
+            (0.97399, "p97.3"),
+            (0.29, "p29.0"),
+            (0.9989, "p99.8"),
+            (0.999, "p99.90"),
+            (0.999_99, "p99.99"),
+            (0.999_999_999_9, "p99.99"),
+            (1.0, "max"),
+        ] {
+            assert_eq!(rank(percentile), shown, "{percentile}");
         }
     }
 }

@@ -17,10 +17,11 @@ const WIDTH_MIN: usize = 36;
 /// Attributes shown of the highlighted span.
 const DETAILS_MAX: usize = 24;
 
-/// `trace` in `width` columns: a headline, one line per span (tree, duration, bar on the axis of the trace; `!` marks
-/// errors, `>` the highlighted span), and the attributes of the highlighted span below.
+/// `trace` in `width` columns: a headline, one line per span (tree, duration, rank, bar on the axis of the trace; `!` marks
+/// errors, `>` the highlighted span, the bar's fill the critical path), and what is known of the highlighted span below.
 ///
-/// Narrow terminals lose the column of services (below 90) and the bars (below 56). Cost: O(n log n) in spans.
+/// Narrow terminals lose the column of ranks (below 100), of services (below 90) and the bars (below 56). Cost:
+/// O(n log n) in spans.
 pub fn waterfall(trace: &TraceView, width: usize, style: Style) -> String {
     waterfall_of(trace, width, style, WATERFALL_ROWS_MAX)
 }
@@ -50,6 +51,7 @@ pub(super) fn waterfall_of(trace: &TraceView, width: usize, style: Style, rows_m
             Row::Span(branch) => chart.line(branch),
         });
     }
+    lines.extend(chart.legend());
     if let Some(span) = trace.spans.iter().find(|span| trace.is_highlighted(span)) {
         lines.extend(details(trace, span, width, style));
     }
@@ -99,6 +101,7 @@ fn details(trace: &TraceView, span: &SpanView, width: usize, style: Style) -> Ve
     let title = format!("{}: {}", trace.service(span), span.name);
     let title = fit(&escape(&title), width - 2, ellipsis);
     let mut lines = vec![String::new(), format!("> {}", style.paint(title.trim_end(), Paint::Highlight))];
+    lines.extend(standing(trace, span, width - 2, ellipsis).iter().map(|line| format!("  {}", line.trim_end())));
     if !span.status_message.is_empty() {
         let message = fit(&escape(&span.status_message), width - 2, ellipsis);
         lines.push(format!("  {}", style.paint(message.trim_end(), Paint::Error)));
@@ -117,6 +120,23 @@ fn details(trace: &TraceView, span: &SpanView, width: usize, style: Style) -> Ve
         lines.push(format!("  ... {}", number(left_out, "more attribute")));
     }
     lines
+}
+
+/// Its rank and its part of the critical path, on one line where that fits into `width` columns.
+fn standing(trace: &TraceView, span: &SpanView, width: usize, ellipsis: &str) -> Vec<String> {
+    let rank = span.rank.as_ref().map(|rank| {
+        let (percentile, count) = (units::rank(rank.percentile), units::count(rank.count));
+        format!("{percentile} of {count} {} spans within half an hour", escape(&rank.series))
+    });
+    let path = match span.on_path {
+        Some(own) => Some(format!("{} of its own on the critical path", units::duration(own))),
+        None if trace.path_roots > 0 => Some("not on the critical path".to_owned()),
+        None => None,
+    };
+    let facts: Vec<String> = rank.into_iter().chain(path).collect();
+    let line = facts.join(", ");
+    let lines = if line.is_empty() || columns(&line) <= width { vec![line] } else { facts };
+    lines.iter().filter(|line| !line.is_empty()).map(|line| fit(line, width, ellipsis)).collect()
 }
 
 fn number(count: usize, what: &str) -> String {

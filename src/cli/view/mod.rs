@@ -9,7 +9,7 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
-pub use trace::{ResourceView, SpanView, TraceView};
+pub use trace::{RankView, ResourceView, SpanView, TraceView};
 
 use std::collections::BTreeMap;
 

@@ -65,3 +65,23 @@ fn an_error_object_is_no_trace() {
     let error = TraceView::from_otlp_json(r#"{"error":"not found"}"#).unwrap_err();
     assert!(error.to_string().contains("resourceSpans"), "{error}");
 }
+
+#[test]
+fn what_the_server_makes_of_a_trace_stands_at_its_spans() {
+    let trace = TraceView::from_otlp_json(
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[
+            {"spanId":"0a","kind":3,"startTimeUnixNano":"1","endTimeUnixNano":"9"},
+            {"spanId":"0a","kind":2,"startTimeUnixNano":"1","endTimeUnixNano":"9"},
+            {"spanId":"0a","kind":2,"startTimeUnixNano":"2","endTimeUnixNano":"9"},
+            {"spanId":"0b","startTimeUnixNano":"1","endTimeUnixNano":"9"}]}]}],
+            "spandrel":{"criticalPath":[{"rootSpanId":"0a","spanId":"0a","kind":2,"selfTimeNano":7},
+                                        {"rootSpanId":"0b","spanId":"0b","kind":0,"selfTimeNano":0}],
+                        "ranks":[{"spanId":"0A","kind":3,"percentile":0.973,"count":12345,"series":"cart GET"}]}}"#,
+    )
+    .unwrap();
+    let rank = RankView { percentile: 0.973, count: 12_345, series: "cart GET".into() };
+    let nanos = crate::model::DurationNanos;
+    let found: Vec<_> = trace.spans.iter().map(|span| (span.rank.clone(), span.on_path)).collect();
+    assert_eq!(found, [(Some(rank), None), (None, Some(nanos(7))), (None, None), (None, Some(nanos(0)))]);
+    assert_eq!(trace.path_roots, 2);
+}

@@ -1,5 +1,7 @@
 //! A trace read from OTLP JSON.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +17,8 @@ pub struct TraceView {
     pub spans: Vec<SpanView>,
     /// What the spans' `resource` counts through.
     pub resources: Vec<ResourceView>,
+    /// How many trees the critical path was looked for in: one when all parents are stored, 0 when the server did not say.
+    pub path_roots: usize,
     /// Span to mark, 16 lower-case hex digits: the exemplar that led here. Not part of the answer; set it yourself.
     pub highlight: Option<String>,
 }
@@ -51,6 +55,22 @@ pub struct SpanView {
     pub status_message: String,
     /// All of them, in order; what is no string is written as JSON.
     pub attributes: Vec<(String, String)>,
+    /// Where it stands among its series, if that was answered.
+    pub rank: Option<RankView>,
+    /// How long the trace depended on this very span; `None` when it is not on the critical path.
+    pub on_path: Option<DurationNanos>,
+}
+
+/// How slow a span was among those of its series, in the hour around the trace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RankView {
+    /// Part of the spans that were not slower, in `0..=1`.
+    pub percentile: f64,
+    /// Spans compared with.
+    pub count: u64,
+    /// Service and name.
+    pub series: String,
 }
 
 impl SpanView {
@@ -80,7 +100,31 @@ impl TraceView {
                 trace.spans.push(span.view(resource));
             }
         }
+        if let Some(made) = read.spandrel {
+            trace.add(made);
+        }
         Ok(trace)
+    }
+
+    /// Gives each span what the answer says of it; of spans with one id and kind to the first.
+    fn add(&mut self, made: Spandrel) {
+        let mut spans: HashMap<(String, i32), &mut SpanView> = HashMap::with_capacity(self.spans.len());
+        for span in &mut self.spans {
+            let _first = spans.entry((span.span_id.clone(), span.kind)).or_insert(span);
+        }
+        let mut roots = HashSet::new();
+        for on_path in made.critical_path {
+            let _new = roots.insert(on_path.root);
+            if let Some(span) = spans.get_mut(&(on_path.id.to_ascii_lowercase(), on_path.kind)) {
+                span.on_path = Some(DurationNanos(on_path.self_time_nano));
+            }
+        }
+        for ranked in made.ranks {
+            if let Some(span) = spans.get_mut(&(ranked.id.to_ascii_lowercase(), ranked.kind)) {
+                span.rank = Some(ranked.rank);
+            }
+        }
+        self.path_roots = roots.len();
     }
 
     /// Whether `span` is the one to mark.
@@ -99,6 +143,37 @@ impl TraceView {
 struct TracesData {
     /// Not optional: an error object has no spans either, and must not look like an empty trace.
     resource_spans: Vec<ResourceSpans>,
+    /// Missing in an answer of an older server, or of another one.
+    #[serde(default)]
+    spandrel: Option<Spandrel>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spandrel {
+    critical_path: Vec<OnPath>,
+    ranks: Vec<Ranked>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct OnPath {
+    #[serde(rename = "rootSpanId")]
+    root: String,
+    #[serde(rename = "spanId")]
+    id: String,
+    kind: i32,
+    self_time_nano: u64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Ranked {
+    #[serde(rename = "spanId")]
+    id: String,
+    kind: i32,
+    #[serde(flatten)]
+    rank: RankView,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,6 +250,8 @@ impl Span {
             error: self.status.code == STATUS_CODE_ERROR || self.status.code == "STATUS_CODE_ERROR",
             status_message: self.status.message,
             attributes: pairs(self.attributes),
+            rank: None,
+            on_path: None,
         }
     }
 }
