@@ -9,6 +9,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod trace;
+pub mod traceql;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};

@@ -10,6 +10,7 @@
 //! UUIDs, padded numbers and hex ids are FIXED, `user-17` and `10.0.3.17` are DECIMAL.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text};
 use super::codes::Contexts;
@@ -60,7 +61,7 @@ pub(crate) enum Texts {
     /// Indexes into a dictionary.
     Coded {
         codes: Ints,
-        dictionary: Box<Texts>,
+        dictionary: Arc<Texts>,
         n_entries: usize,
     },
 }

@@ -4,6 +4,7 @@ mod attributes;
 mod group;
 mod keys;
 mod known;
+mod scan;
 mod sizes;
 mod spans;
 mod tables;
@@ -11,6 +12,9 @@ mod tables;
 use std::ops::{ControlFlow, Range, RangeInclusive};
 
 use self::group::{Group, run_of_row};
+pub use self::scan::{
+    AttributeColumn, AttributeValues, BlockScan, Dictionary, Exceptions, RowGroup, SpanAttribute, TextColumn,
+};
 pub use self::sizes::PartSize;
 use self::spans::SpanReader;
 use super::columns::{self as column, GROUP_ROWS};
