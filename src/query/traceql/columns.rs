@@ -158,8 +158,10 @@ fn nested(dictionary: &Dictionary, entry: u32) -> Result<Datum<'static>, BlockEr
 
 /// No answer yet.
 const UNASKED: u32 = u32::MAX;
+/// There is a text, but no value that compares with anything.
+const ABSENT: u32 = u32::MAX - 1;
 
-/// Asks for the answer about a value; below `u32::MAX`.
+/// Asks for the answer about a value; below `ABSENT`.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(Datum<'_>) -> u32;
 
 /// Answers about one field for the rows of a block.
@@ -232,7 +234,18 @@ impl<'f> FieldAnswers<'f> {
         answers: &mut [u32],
     ) -> Result<(), BlockError> {
         let series = group.group.series()?;
+        let exceptions = match intrinsic {
+            Intrinsic::Kind => group.group.exceptions()?.kinds.as_slice(),
+            Intrinsic::Status => group.group.exceptions()?.statuses.as_slice(),
+            _ => &[],
+        };
+        let mut exceptions = exceptions.iter().peekable();
         for (row, answer) in rows_of(within, answers) {
+            while exceptions.next_if(|(exception, _)| usize::from(*exception) < row).is_some() {}
+            if exceptions.peek().is_some_and(|(exception, _)| usize::from(*exception) == row) {
+                *answer = ask(group.exception(intrinsic, row)?.unwrap_or(Datum::Nil));
+                continue;
+            }
             let of_series = at(series, row);
             *answer = match self.of_table.get(of_series as usize).copied().filter(|known| *known != UNASKED) {
                 Some(known) => known,
@@ -241,18 +254,6 @@ impl<'f> FieldAnswers<'f> {
                     remember(&mut self.of_table, of_series, asked)
                 }
             };
-        }
-        if intrinsic != Intrinsic::Name {
-            let exceptions = group.group.exceptions()?;
-            let rows = if intrinsic == Intrinsic::Kind { &exceptions.kinds } else { &exceptions.statuses };
-            for (row, _) in rows {
-                let row = usize::from(*row);
-                let is_within = within.get(row).copied().unwrap_or(false);
-                let Some(answer) = answers.get_mut(row).filter(|_| is_within) else { continue };
-                if let Some(exception) = group.exception(intrinsic, row)? {
-                    *answer = ask(exception);
-                }
-            }
         }
         Ok(())
     }
@@ -291,6 +292,7 @@ impl<'f> FieldAnswers<'f> {
             });
             self.of_values(values, &mut rows, ask)?;
         }
+        without.extend(rows_of(within, answers).filter(|(_, answer)| **answer == ABSENT).map(|(row, _)| row));
         let is_unscoped = matches!(self.field, Field::Attribute { scope: AttributeScope::Unscoped, .. });
         for row in without {
             let answer = if is_unscoped {
@@ -389,7 +391,8 @@ impl KnownTexts<'_> {
             return Ok(known);
         }
         let text = if self.is_nested { nested(self.dictionary, entry)? } else { lossy(self.dictionary, entry)? };
-        Ok(remember(&mut self.known, entry, ask(text)))
+        let answer = if text.exists() { ask(text) } else { ABSENT };
+        Ok(remember(&mut self.known, entry, answer))
     }
 }
 
