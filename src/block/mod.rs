@@ -34,7 +34,8 @@ pub use encode::{Encoded, encode};
 pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};
 pub use read::{
-    AttributeColumn, AttributeValues, Block, BlockScan, Dictionary, Exceptions, PartSize, RowGroup, SpanAttribute, TextColumn,
+    AttributeColumn, AttributeValues, Block, BlockScan, Dictionary, Exceptions, PartSize, RowGroup, SpanAttribute,
+    TextColumn,
 };
 pub use summary::{BlockSummary, ServiceCount};
 

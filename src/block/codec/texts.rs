@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text};
-use super::codes::Contexts;
+use super::codes::{Contexts, Needs};
 use super::ints::{Ints, put_ints};
 use super::templates::{Templates, put_templates};
 
@@ -261,6 +261,11 @@ impl Texts {
             KINDS => Templates::read(reader, n, contexts, unpacker).map(Self::Kinds),
             _ => Err(Malformed("unknown form of texts")),
         }
+    }
+
+    /// What `read` needs, told by the first byte.
+    pub(crate) fn needs(reader: &mut Reader<'_>) -> Result<Needs, Malformed> {
+        Ok(if reader.u8()? == KINDS { Needs::ALL } else { Needs::NONE })
     }
 
     fn read_fixed(reader: &mut Reader<'_>, n: usize, unpacker: &mut Unpacker) -> Result<Self, Malformed> {

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::codec::{
-    ByNumber, Contexts, Ints, Malformed, Places, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers, read_scopes,
+    ByNumber, Contexts, Ints, Malformed, Needs, Places, Reader, RowIds, Texts, Unpacker, needs_of_numbers, read_codes,
+    read_numbers, read_scopes,
 };
-use super::super::columns::{self as column, ColumnId, contexts_of};
+use super::super::columns::{self as column, ColumnId, Kind, contexts_of};
 use super::super::encode::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
 use super::super::error::BlockError;
 use super::super::header::{Chunk, Header};
@@ -41,7 +42,7 @@ pub(super) type Dictionaries = RefCell<HashMap<ColumnId, (Arc<Texts>, usize)>>;
 
 impl<'a> Group<'a> {
     pub(super) fn new(header: &'a Header, sections: &'a dyn Sections, number: usize) -> Self {
-        Self::sharing(header, sections, number, Rc::default())
+        Self::sharing(header, sections, number, Rc::default(), Unpacker::new())
     }
 
     /// One of several groups that need the same dictionaries.
@@ -50,9 +51,10 @@ impl<'a> Group<'a> {
         sections: &'a dyn Sections,
         number: usize,
         dictionaries: Rc<Dictionaries>,
+        unpacker: Unpacker,
     ) -> Self {
         let n_rows = header.group_rows(number);
-        Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker: Unpacker::new(), dictionaries }
+        Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker, dictionaries }
     }
 
     pub(super) fn n_series(&self) -> usize {
@@ -128,6 +130,31 @@ impl<'a> Group<'a> {
         let form = reader.u8().map_err(damaged)?;
         let stored = forms.read(form, &mut reader, places.owners.len(), &contexts.of(&places.owners))?;
         Ok(Texts::Same { places: places.of_value, stored: Box::new(stored) })
+    }
+
+    /// What reading a column of numbers or texts needs to know of the rows; for the texts that another column tells, nothing.
+    pub(super) fn needs(&mut self, column: ColumnId, kind: Kind) -> Result<Needs, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Needs::NONE) };
+        let bytes = bytes_of(&self.fetched, chunk);
+        let unpacker = &mut self.unpacker;
+        let needs = bytes.and_then(|bytes| {
+            let mut reader = Reader::new(bytes);
+            if kind != Kind::Texts {
+                return needs_of_numbers(&mut reader, unpacker);
+            }
+            match reader.u8()? {
+                TEXTS_PLAIN => Texts::needs(&mut reader),
+                TEXTS_CODED => reader.u8().map(Needs::of_context),
+                TEXTS_CODED_BY => Ok(Needs::NONE),
+                _ => Ok(Needs::ALL),
+            }
+        });
+        needs.map_err(|malformed| self.damaged(malformed))
+    }
+
+    /// The decompressor, for the next group; another one takes its place when it is needed.
+    pub(super) fn take_unpacker(&mut self) -> Unpacker {
+        std::mem::replace(&mut self.unpacker, Unpacker::new())
     }
 
     /// The column that tells the texts of this one, if one does. Chunks that were not fetched have none.

@@ -247,12 +247,12 @@ impl<'f> FieldAnswers<'f> {
                 continue;
             }
             let of_series = at(series, row);
-            *answer = match self.of_table.get(of_series as usize).copied().filter(|known| *known != UNASKED) {
-                Some(known) => known,
-                None => {
-                    let asked = ask(group.of_series(intrinsic, of_series)?);
-                    remember(&mut self.of_table, of_series, asked)
-                }
+            let known = self.of_table.get(of_series as usize).copied().filter(|known| *known != UNASKED);
+            *answer = if let Some(known) = known {
+                known
+            } else {
+                let asked = ask(group.of_series(intrinsic, of_series)?);
+                remember(&mut self.of_table, of_series, asked)
             };
         }
         Ok(())

@@ -15,7 +15,10 @@ pub(super) enum Condition<'f> {
     Not(Box<Condition<'f>>),
     Constant(bool),
     /// Follows from one field.
-    OneField { expression: &'f Expression, answers: FieldAnswers<'f> },
+    OneField {
+        expression: &'f Expression,
+        answers: FieldAnswers<'f>,
+    },
     /// Follows from several fields of a row.
     Fields(&'f Expression),
     /// Needs the events or links of the spans.

@@ -64,7 +64,8 @@ pub(super) fn parse_filter(text: &str) -> Result<Expression, TraceQlError> {
     let mut parser = Parser::new(text, Place::Where)?;
     let braced = parser.take("{");
     let start = parser.token().start;
-    let expression = if braced && parser.peek_is("}") { Expression::Literal(Literal::Bool(true)) } else { parser.whole()? };
+    let expression =
+        if braced && parser.peek_is("}") { Expression::Literal(Literal::Bool(true)) } else { parser.whole()? };
     if braced && !parser.take("}") {
         return Err(parser.unexpected("an operator or `}`"));
     }
@@ -170,10 +171,9 @@ impl<'a> Parser<'a> {
     fn remedy(&self, token: &Token) -> Option<String> {
         match (&token.kind, self.word(token)) {
             (TokenKind::Sign("=="), _) => Some("equality is one `=`".to_owned()),
-            (TokenKind::Sign("&"), _) => Some("write `&&`".to_owned()),
             (TokenKind::Sign("'"), _) => Some("texts stand in \"double quotes\" or `backquotes`".to_owned()),
             (TokenKind::Sign("."), _) => Some("the name of an attribute follows its dot at once".to_owned()),
-            (TokenKind::Name, "and" | "AND") => Some("write `&&`".to_owned()),
+            (TokenKind::Sign("&"), _) | (TokenKind::Name, "and" | "AND") => Some("write `&&`".to_owned()),
             (TokenKind::Name, "or" | "OR") => Some("write `||`".to_owned()),
             (TokenKind::Name, "not" | "NOT") => Some("write `!( .. )`".to_owned()),
             (TokenKind::Name, "in" | "IN") => Some("write one `=` for each value, with `||` between them".to_owned()),
@@ -407,8 +407,20 @@ impl<'a> Parser<'a> {
     fn unknown_name(&self, token: &Token, word: &str) -> TraceQlError {
         const AGGREGATES: [&str; 5] = ["count", "avg", "max", "min", "sum"];
         const STAGES: [&str; 14] = [
-            "by", "coalesce", "select", "rate", "count_over_time", "min_over_time", "max_over_time", "avg_over_time",
-            "sum_over_time", "quantile_over_time", "histogram_over_time", "compare", "topk", "bottomk",
+            "by",
+            "coalesce",
+            "select",
+            "rate",
+            "count_over_time",
+            "min_over_time",
+            "max_over_time",
+            "avg_over_time",
+            "sum_over_time",
+            "quantile_over_time",
+            "histogram_over_time",
+            "compare",
+            "topk",
+            "bottomk",
         ];
         match word {
             "traceDuration" | "rootName" | "rootServiceName" | "rootService" | "childCount" | "nestedSetLeft"
@@ -445,20 +457,24 @@ impl<'a> Parser<'a> {
             "trace:duration" | "trace:rootName" | "trace:rootService" | "span:childCount" => {
                 Err(self.of_other_spans(token.start, token))
             }
-            _ => match Intrinsic::ALL.into_iter().find(|intrinsic| intrinsic.as_str() == word) {
-                Some(intrinsic) => Ok(Expression::Field(Field::Intrinsic(intrinsic))),
-                None => {
-                    let names: Vec<&str> = Intrinsic::ALL.into_iter().map(Intrinsic::as_str).collect();
-                    let remedy = Some(format!("there are {}; attributes have a dot: span.name", names.join(", ")));
-                    let found = shown(word);
-                    Err(self.error(token.start, Problem::Unexpected { found, expected: "an intrinsic", remedy }))
+            _ => {
+                if let Some(known) = Intrinsic::ALL.into_iter().find(|intrinsic| intrinsic.as_str() == word) {
+                    return Ok(Expression::Field(Field::Intrinsic(known)));
                 }
-            },
+                let names: Vec<&str> = Intrinsic::ALL.into_iter().map(Intrinsic::as_str).collect();
+                let remedy = Some(format!("there are {}; attributes have a dot: span.name", names.join(", ")));
+                let found = shown(word);
+                Err(self.error(token.start, Problem::Unexpected { found, expected: "an intrinsic", remedy }))
+            }
         }
     }
 
     fn of_other_spans(&self, at: usize, token: &Token) -> TraceQlError {
-        self.unsupported(at, shown(self.word(token)), "it needs other spans of the trace, and each span is looked at alone")
+        self.unsupported(
+            at,
+            shown(self.word(token)),
+            "it needs other spans of the trace, and each span is looked at alone",
+        )
     }
 }
 
@@ -499,7 +515,7 @@ fn pad_id(beside: &Expression, literal: &mut Expression) {
         && let Ok(id) = TraceId::parse_lenient(text)
     {
         let whole = id.to_string();
-        *text = whole.get(whole.len() - digits..).unwrap_or_default().to_owned();
+        whole.get(whole.len() - digits..).unwrap_or_default().clone_into(text);
     }
 }
 

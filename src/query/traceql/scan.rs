@@ -10,7 +10,9 @@ use super::value::FieldValue;
 use super::{Filter, bounds};
 use crate::block::{BlockError, BlockScan, BlockSummary, RowGroup};
 use crate::latency::counting_instant;
-use crate::model::{DurationNanos, SeriesKey, SpanBatch, SpanKey, TimeRange, UnixNanos, UNKNOWN_SERVICE, is_service_entry};
+use crate::model::{
+    DurationNanos, SeriesKey, SpanBatch, SpanKey, TimeRange, UNKNOWN_SERVICE, UnixNanos, is_service_entry,
+};
 use crate::store::{HeadPart, OpenPartition, StoreError};
 
 /// Which spans are wanted. Only those with a latency are ever found.
@@ -95,7 +97,14 @@ pub type EachInHeads<'a> = &'a mut dyn FnMut(usize, usize, FoundSpan) -> Control
 impl RowScan {
     /// Every span.
     pub fn all() -> Self {
-        Self { filter: None, by: None, range: TimeRange::ALL, service: None, entries_only: false, latencies: bounds::ANY }
+        Self {
+            filter: None,
+            by: None,
+            range: TimeRange::ALL,
+            service: None,
+            entries_only: false,
+            latencies: bounds::ANY,
+        }
     }
 
     /// Whether a block can hold spans that are wanted, as far as its summary tells.
@@ -107,9 +116,10 @@ impl RowScan {
             && *latencies.start() <= summary.max_latency
             && summary.min_latency <= *latencies.end()
             && !latencies.is_empty()
-            && self.service.as_ref().is_none_or(|choice| {
-                summary.services.iter().any(|count| choice.is(&count.namespace, &count.service))
-            })
+            && self
+                .service
+                .as_ref()
+                .is_none_or(|choice| summary.services.iter().any(|count| choice.is(&count.namespace, &count.service)))
             && named.is_none_or(|name| summary.services.iter().any(|count| count.service == name))
     }
 
@@ -191,9 +201,11 @@ impl RowScan {
                 let rows = (0..).zip(&batch.spans).filter(|(_, span)| {
                     of_service.as_ref().is_none_or(|of| of.get(span.scope as usize).copied().unwrap_or(false))
                 });
-                found.extend(rows.filter_map(|(row, _)| {
-                    self.span(batch, row, head.horizon).map(|span| (head_no, batch_no, span))
-                }));
+                found.extend(
+                    rows.filter_map(|(row, _)| {
+                        self.span(batch, row, head.horizon).map(|span| (head_no, batch_no, span))
+                    }),
+                );
             }
         }
         let firsts = first_places(heads, &found);
@@ -235,14 +247,10 @@ impl RowScan {
 }
 
 /// Where the key of each found span comes first.
-fn first_places(
-    heads: &[HeadPart],
-    found: &[(usize, usize, FoundSpan)],
-) -> HashMap<SpanKey, (usize, usize, u32)> {
+fn first_places(heads: &[HeadPart], found: &[(usize, usize, FoundSpan)]) -> HashMap<SpanKey, (usize, usize, u32)> {
     let batch = |head: usize, batch: usize| heads.get(head).and_then(|head| head.batches.get(batch));
-    let key = |(head, at, span): &(usize, usize, FoundSpan)| {
-        Some(batch(*head, *at)?.spans.get(span.row as usize)?.key())
-    };
+    let key =
+        |(head, at, span): &(usize, usize, FoundSpan)| Some(batch(*head, *at)?.spans.get(span.row as usize)?.key());
     let mut firsts: HashMap<SpanKey, (usize, usize, u32)> =
         found.iter().filter_map(key).map(|key| (key, (usize::MAX, 0, 0))).collect();
     if firsts.is_empty() {

@@ -46,8 +46,9 @@ type Lexed<T> = winnow::Result<T, ErrMode<ContextError>>;
 
 /// The longest first, so that none hides another. `==` is no operator; as a word it gives a better error.
 const SIGNS: [&str; 42] = [
-    "&>>", "&<<", "!>>", "!<<", "==", "&&", "||", "!=", "!~", "=~", "<=", ">=", ">>", "<<", "!>", "!<", "&~", "&>", "&<",
-    "{", "}", "(", ")", "[", "]", "=", "<", ">", "+", "-", "*", "/", "%", "^", "!", "|", "~", "&", ",", ".", ":", "'",
+    "&>>", "&<<", "!>>", "!<<", "==", "&&", "||", "!=", "!~", "=~", "<=", ">=", ">>", "<<", "!>", "!<", "&~", "&>",
+    "&<", "{", "}", "(", ")", "[", "]", "=", "<", ">", "+", "-", "*", "/", "%", "^", "!", "|", "~", "&", ",", ".", ":",
+    "'",
 ];
 
 /// The words of `text`, the last one being its end.
@@ -151,6 +152,9 @@ fn raw(input: &mut Input<'_>) -> Lexed<Word> {
     })
 }
 
+const ESCAPES: &str = "escapes are \\\" \\\\ \\n \\r \\t \\a \\b \\f \\v \\xNN below 80, \\uNNNN and \\UNNNNNNNN; a text in \
+                       `backquotes` has none";
+
 fn quoted(input: &mut Input<'_>) -> Lexed<Word> {
     let start = input.current_token_start();
     let _quote = '"'.parse_next(input)?;
@@ -161,14 +165,12 @@ fn quoted(input: &mut Input<'_>) -> Lexed<Word> {
         match next {
             None | Some('\n') => return Ok(Err((start, "the text has no end, which is another \"".to_owned()))),
             Some('"') => return Ok(Ok(TokenKind::String(text))),
-            Some('\\') => match opt(escape).parse_next(input)?.flatten() {
-                Some(c) => text.push(c),
-                None => {
-                    let fault = "escapes are \\\" \\\\ \\n \\r \\t \\a \\b \\f \\v \\xNN below 80, \\uNNNN and \\UNNNNNNNN; \
-                                 a text in `backquotes` has none";
-                    return Ok(Err((at, fault.to_owned())));
-                }
-            },
+            Some('\\') => {
+                let Some(c) = opt(escape).parse_next(input)?.flatten() else {
+                    return Ok(Err((at, ESCAPES.to_owned())));
+                };
+                text.push(c);
+            }
             Some(c) => text.push(c),
         }
     }
@@ -217,14 +219,18 @@ fn number(input: &mut Input<'_>) -> Lexed<Word> {
     let behind: &str = take_while(0.., |c: char| c.is_alphanumeric() || c == '_').parse_next(input)?;
     let text = text.to_owned();
     if !behind.is_empty() {
-        return Ok(Err((start, "a number has digits alone, a duration one of the units ns us ms s m h d w y".to_owned())));
+        return Ok(Err((
+            start,
+            "a number has digits alone, a duration one of the units ns us ms s m h d w y".to_owned(),
+        )));
     }
     if text.contains(['.', 'e', 'E']) {
         let fault = || (start, "no number that a 64-bit float can hold".to_owned());
         let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
         return Ok(number.map(TokenKind::Float).ok_or_else(fault));
     }
-    let fault = || (start, "no whole number above 9223372036854775807 fits; minInt and maxInt name the ends".to_owned());
+    let fault =
+        || (start, "no whole number above 9223372036854775807 fits; minInt and maxInt name the ends".to_owned());
     Ok(text.parse().map(TokenKind::Int).map_err(|_| fault()))
 }
 

@@ -105,8 +105,7 @@ pub(super) fn check(expression: &Expression) -> Result<(), Problem> {
             let (left, right) = (type_of(left), type_of(right));
             let fits = left.is_number() && right.is_number();
             let (left, right) = (left.as_str(), right.as_str());
-            (!fits)
-                .then(|| format!("`{}` is for numbers and durations, not {left} and {right}", operator.as_str()))
+            (!fits).then(|| format!("`{}` is for numbers and durations, not {left} and {right}", operator.as_str()))
         }
     };
     fault.map_or(Ok(()), |fault| Err(Problem::Types { operation: expression.to_string(), fault }))

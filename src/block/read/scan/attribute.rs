@@ -5,7 +5,7 @@
 
 use super::texts::TextColumn;
 use super::{BlockScan, RowGroup};
-use crate::block::codec::{Contexts, Malformed};
+use crate::block::codec::Malformed;
 use crate::block::columns::{self as column, ColumnId, GROUP_VALUES_MAX, Kind, Owner, ValueType};
 use crate::block::error::BlockError;
 
@@ -88,9 +88,8 @@ impl SpanAttribute {
         let members: Vec<u32> =
             (0..).zip(&shapes.attributes).filter(|(_, row)| is_key(row)).map(|(member, _)| member).collect();
         let rows = members.iter().filter_map(|member| shapes.attributes.get(*member as usize));
-        let mut parts: Vec<Part> = rows
-            .map(|row| Part { value_type: row.value_type, column: row.column, n_values: Vec::new() })
-            .collect();
+        let mut parts: Vec<Part> =
+            rows.map(|row| Part { value_type: row.value_type, column: row.column, n_values: Vec::new() }).collect();
         if usize::from(NO_PART) <= parts.len() {
             return Err(damaged(Malformed("an attribute has more types than there are")));
         }
@@ -123,6 +122,29 @@ fn last_of(shape: &[u32], key: &[u32], scan: &BlockScan<'_>, parts: &mut [Part])
         }
     }
     last
+}
+
+/// `RowGroup::collect` for a key whose values are of one type and in a column of their own; whether there are any.
+fn collect_one(
+    attribute: &SpanAttribute,
+    part: &Part,
+    shapes: &[u32],
+    places: &mut [(u8, u32)],
+    owners: &mut Vec<u16>,
+) -> Option<bool> {
+    owners.reserve(shapes.len());
+    for ((owner, shape), place) in (0_u16..).zip(shapes).zip(places) {
+        let (number, value) = *attribute.last.get(*shape as usize)?;
+        if number != NO_PART {
+            *place = (number, u32::try_from(owners.len()).ok()?.saturating_add(value));
+            let n_values = *part.n_values.get(*shape as usize)? as usize;
+            if GROUP_VALUES_MAX < owners.len() + n_values {
+                return None;
+            }
+            owners.extend(std::iter::repeat_n(owner, n_values));
+        }
+    }
+    Some(!owners.is_empty())
 }
 
 impl RowGroup<'_> {
@@ -158,6 +180,12 @@ impl RowGroup<'_> {
         is_used: &mut [bool],
     ) -> Result<(), BlockError> {
         const MISSING: Malformed = Malformed("a row has a shape that does not exist");
+        if let ([part], [owners], [is_used]) = (attribute.parts.as_slice(), &mut *owners, &mut *is_used)
+            && !part.is_shared()
+        {
+            *is_used = collect_one(attribute, part, shapes, places, owners).ok_or_else(|| self.damaged(MISSING))?;
+            return Ok(());
+        }
         let items = if attribute.parts.iter().any(Part::is_shared) { Some(self.item_shapes()?) } else { None };
         for (((row, owner), shape), place) in (0..).zip(0_u16..).zip(shapes).zip(places) {
             let (number, value) = *attribute.last.get(*shape as usize).ok_or_else(|| self.damaged(MISSING))?;
@@ -215,9 +243,8 @@ impl RowGroup<'_> {
     }
 
     fn numbers_of(&self, column: ColumnId, owners: &[u16]) -> Result<Vec<u64>, BlockError> {
-        let contexts = self.contexts()?.of(owners);
+        let contexts = self.contexts(&[(column, Kind::Numbers)])?.of(owners);
         let mut group = self.group.borrow_mut();
-        group.fetch(|wanted| wanted == column)?;
         Ok(group.numbers(column, owners.len(), contexts)?.into_values(owners.len()))
     }
 
@@ -225,15 +252,11 @@ impl RowGroup<'_> {
         if kind != Kind::Texts {
             return Err(damaged(Malformed("two attributes of different types share a column")));
         }
-        let contexts = self.contexts()?.of(owners);
-        let told_by = {
-            let mut group = self.group.borrow_mut();
-            group.fetch(|wanted| wanted == column)?;
-            group.predictor(column).filter(|by| *by < column)
-        };
+        let contexts = self.contexts(&[(column, kind)])?.of(owners);
+        let told_by = self.group.borrow().predictor(column).filter(|by| *by < column);
         let texts = match told_by {
             Some(by) => {
-                let told_by = self.told_by(by, owners, contexts)?;
+                let told_by = self.told_by(by, owners)?;
                 self.group.borrow_mut().texts_told(column, &told_by)?
             }
             None => self.group.borrow_mut().texts(column, owners.len(), contexts)?,
@@ -242,20 +265,23 @@ impl RowGroup<'_> {
     }
 
     /// The values of the column that tells another one, which has a value for exactly the same rows.
-    fn told_by(&self, by: ColumnId, owners: &[u16], contexts: Contexts<'_>) -> Result<Vec<u64>, BlockError> {
+    fn told_by(&self, by: ColumnId, owners: &[u16]) -> Result<Vec<u64>, BlockError> {
         const NO_NUMBERS: Malformed = Malformed("a column is told by none like it");
         let columns = self.scan.shapes.attributes.iter().filter_map(|row| row.column);
         let kind = columns.into_iter().find(|(column, _)| *column == by).map(|(_, kind)| kind);
+        let kind = kind.ok_or_else(|| self.damaged(NO_NUMBERS))?;
+        let contexts = self.contexts(&[(by, kind)])?.of(owners);
         let mut group = self.group.borrow_mut();
-        group.fetch(|wanted| wanted == by)?;
         let n = owners.len();
         let numbers = match kind {
-            Some(Kind::Numbers) => group.numbers(by, n, contexts)?,
-            Some(Kind::Texts) if group.predictor(by).is_none() => match group.texts(by, n, contexts)? {
+            Kind::Numbers => group.numbers(by, n, contexts)?,
+            Kind::Texts if group.predictor(by).is_none() => match group.texts(by, n, contexts)? {
                 crate::block::codec::Texts::Coded { codes, .. } => codes,
                 _ => return Err(group.damaged(NO_NUMBERS)),
             },
-            _ => return Err(group.damaged(NO_NUMBERS)),
+            Kind::Raw | Kind::Ints | Kind::Scopes | Kind::Texts => {
+                return Err(group.damaged(NO_NUMBERS));
+            }
         };
         Ok(numbers.into_values(n))
     }

@@ -17,7 +17,7 @@
 mod attribute;
 mod texts;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
 pub use self::attribute::{AttributeColumn, AttributeValues, SpanAttribute};
@@ -28,8 +28,8 @@ use super::known::{callers_of, parent_row, parents_of_rows};
 use super::spans::{SpanReader, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
-use crate::block::codec::{Contexts, Ints, Malformed, RowIds};
-use crate::block::columns as column;
+use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
+use crate::block::columns::{self as column, ColumnId, Kind};
 use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanId, TraceId, UnixNanos};
 
 impl Block {
@@ -50,6 +50,7 @@ impl Block {
             tables: &tables,
             shapes: &shapes,
             dictionaries: Rc::default(),
+            unpacker: Cell::new(None),
             series: OnceCell::new(),
             scopes: OnceCell::new(),
         })
@@ -63,11 +64,13 @@ pub struct BlockScan<'a> {
     tables: &'a Tables,
     shapes: &'a Shapes<'a>,
     dictionaries: Rc<Dictionaries>,
+    /// The decompressor of the last group: making one costs as much as a column.
+    unpacker: Cell<Option<Unpacker>>,
     series: OnceCell<Vec<SeriesKey<'static>>>,
     scopes: OnceCell<SpanBatch>,
 }
 
-impl<'a> BlockScan<'a> {
+impl BlockScan<'_> {
     /// Counts and bounds.
     pub fn summary(&self) -> &BlockSummary {
         &self.header.summary
@@ -115,7 +118,7 @@ impl<'a> BlockScan<'a> {
     }
 }
 
-/// A row group whose columns are read as they are asked for. Errors of every one: `Damaged`, or as the sections fail.
+/// A row group whose columns are read as they are asked for.
 pub struct RowGroup<'a> {
     scan: &'a BlockScan<'a>,
     number: usize,
@@ -160,9 +163,16 @@ fn find(exceptions: &[(u16, i32)], row: usize) -> Option<i32> {
     exceptions.get(at).map(|(_, number)| *number)
 }
 
+impl Drop for RowGroup<'_> {
+    fn drop(&mut self) {
+        self.scan.unpacker.set(Some(self.group.get_mut().take_unpacker()));
+    }
+}
+
 impl<'a> RowGroup<'a> {
     fn new(scan: &'a BlockScan<'a>, number: usize) -> Self {
-        let group = Group::sharing(scan.header, scan.sections, number, Rc::clone(&scan.dictionaries));
+        let unpacker = scan.unpacker.take().unwrap_or_else(Unpacker::new);
+        let group = Group::sharing(scan.header, scan.sections, number, Rc::clone(&scan.dictionaries), unpacker);
         Self {
             scan,
             number,
@@ -196,6 +206,9 @@ impl<'a> RowGroup<'a> {
     }
 
     /// End minus start of each row, modulo 2^64. Reads one column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn durations(&self) -> Result<&[u64], BlockError> {
         let read = || {
             let mut group = self.group.borrow_mut();
@@ -216,12 +229,18 @@ impl<'a> RowGroup<'a> {
     }
 
     /// The traces with their rows, in row order; a trace may go on in the next group. Reads one column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn traces(&self) -> Result<impl Iterator<Item = (TraceId, std::ops::Range<usize>)>, BlockError> {
         let (runs, _) = self.runs()?;
         Ok(runs.iter().map(|run| (run.trace_id, run.start..run.start + run.len)))
     }
 
     /// Trace of a row. Reads one column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn trace_id(&self, row: usize) -> Result<TraceId, BlockError> {
         let (runs, run_of_row) = self.runs()?;
         let run = run_of_row.get(row).and_then(|run| runs.get(*run as usize));
@@ -229,6 +248,9 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Start of each row. Reads three columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn starts(&self) -> Result<&[u64], BlockError> {
         let read = || {
             let (runs, _) = self.runs()?;
@@ -250,6 +272,9 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Series of each row, a place in `BlockScan::series`. Reads two columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn series(&self) -> Result<&[u32], BlockError> {
         let read = || {
             let (_, run_of_row) = self.runs()?;
@@ -283,6 +308,9 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Scope of each row, a place among those of `BlockScan::scopes`. Reads four columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn scopes(&self) -> Result<&[u32], BlockError> {
         let read = || {
             let known = self.contexts_without_scopes()?;
@@ -293,29 +321,55 @@ impl<'a> RowGroup<'a> {
         once(&self.scopes, read).map(Vec::as_slice)
     }
 
-    /// Everything that other columns may follow from.
-    fn contexts(&self) -> Result<Contexts<'_>, BlockError> {
-        let known = self.contexts_without_scopes()?;
-        let scopes = self.scopes()?;
-        let (callers, n_callers) = once(&self.callers, || Ok(callers_of(scopes, &known)))?;
-        Ok(Contexts {
-            scopes: RowIds { ids: scopes, n: self.scan.header.n_scopes as usize },
-            callers: RowIds { ids: callers, n: *n_callers },
-            ..known
-        })
+    /// Reads the chunks of these columns, and what they follow from: no more than they need.
+    fn contexts(&self, columns: &[(ColumnId, Kind)]) -> Result<Contexts<'_>, BlockError> {
+        let mut needs = Needs::NONE;
+        {
+            let mut group = self.group.borrow_mut();
+            group.fetch(|wanted| columns.iter().any(|(column, _)| *column == wanted))?;
+            for (column, kind) in columns {
+                needs = needs.and(group.needs(*column, *kind)?);
+            }
+        }
+        let (_, run_of_row) = self.runs()?;
+        let mut known = Contexts { traces: RowIds { ids: run_of_row, n: run_of_row.len() }, ..Contexts::NONE };
+        if needs.include(Needs::SERIES) {
+            known.series = RowIds { ids: self.series()?, n: self.scan.header.n_series as usize };
+        }
+        if needs.include(Needs::PARENTS) {
+            known.parents = &self.parents()?.1;
+        }
+        if needs.include(Needs::SCOPES) {
+            known.scopes = RowIds { ids: self.scopes()?, n: self.scan.header.n_scopes as usize };
+        }
+        if needs.include(Needs::CALLERS) {
+            let scopes = self.scopes()?;
+            let of_scopes = self.contexts_without_scopes()?;
+            let (callers, n_callers) = once(&self.callers, || Ok(callers_of(scopes, &of_scopes)))?;
+            known.callers = RowIds { ids: callers, n: *n_callers };
+        }
+        Ok(known)
+    }
+
+    /// The same for columns that are not of attributes.
+    fn contexts_of_fixed(&self, columns: &[ColumnId]) -> Result<Contexts<'_>, BlockError> {
+        let columns: Vec<_> = columns.iter().map(|column| (*column, column::kind_of_fixed(*column))).collect();
+        self.contexts(&columns)
     }
 
     /// Where kinds and statuses are not those of the series. Reads four columns, three more when there are any.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn exceptions(&self) -> Result<&Exceptions, BlockError> {
         once(&self.exceptions, || {
             if !self.has(column::EXCEPTIONS) {
                 return Ok(Exceptions::default());
             }
-            let contexts = self.contexts()?;
+            let contexts = self.contexts_of_fixed(&[column::EXCEPTIONS, column::RAW_KIND, column::RAW_STATUS])?;
             let mut group = self.group.borrow_mut();
-            group.fetch(|column| matches!(column, column::EXCEPTIONS | column::RAW_KIND | column::RAW_STATUS))?;
             let bits = group.numbers(column::EXCEPTIONS, self.n_rows(), contexts)?;
-            let mut read = |bit: u64, column: column::ColumnId| {
+            let mut read = |bit: u64, column: ColumnId| {
                 let rows = rows_where(self.n_rows(), |row| bits.get(row) & bit != 0);
                 let numbers = group.numbers(column, rows.len(), contexts.of(&rows))?;
                 let number = |at: usize| narrow(&numbers, at).map(u32::cast_signed);
@@ -327,11 +381,14 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Whether a column has anything but zeros and empty texts here.
-    fn has(&self, column: column::ColumnId) -> bool {
+    fn has(&self, column: ColumnId) -> bool {
         self.scan.header.chunk(self.number, column).is_some()
     }
 
     /// Span id of a row. Reads one column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn span_id(&self, row: usize) -> Result<SpanId, BlockError> {
         let mut group = self.group.borrow_mut();
         group.fetch(|column| column == column::SPAN_ID)?;
@@ -340,6 +397,9 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Parent of a row, zero for a root. Reads five columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn parent_id(&self, row: usize) -> Result<SpanId, BlockError> {
         const MISSING: Malformed = Malformed("a parent is missing");
         let (codes, _) = self.parents()?;
@@ -357,11 +417,13 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Status message of each row. Reads five columns.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn status_messages(&self) -> Result<&TextColumn, BlockError> {
         once(&self.status_messages, || {
-            let contexts = if self.has(column::STATUS_MESSAGE) { self.contexts()? } else { Contexts::NONE };
+            let contexts = self.contexts_of_fixed(&[column::STATUS_MESSAGE])?;
             let mut group = self.group.borrow_mut();
-            group.fetch(|column| column == column::STATUS_MESSAGE)?;
             let texts = group.texts(column::STATUS_MESSAGE, self.n_rows(), contexts)?;
             TextColumn::of(texts, self.n_rows(), column::STATUS_MESSAGE).map_err(|malformed| group.damaged(malformed))
         })
@@ -370,9 +432,8 @@ impl<'a> RowGroup<'a> {
     fn shapes_of_rows(&self) -> Result<&[u32], BlockError> {
         const MISSING: Malformed = Malformed("a row has a shape that does not exist");
         let read = || {
-            let contexts = if self.has(column::SHAPE) { self.contexts()? } else { Contexts::NONE };
+            let contexts = self.contexts_of_fixed(&[column::SHAPE])?;
             let mut group = self.group.borrow_mut();
-            group.fetch(|column| column == column::SHAPE)?;
             let shapes = group.numbers(column::SHAPE, self.n_rows(), contexts)?.into_values(self.n_rows());
             let shape = |number: u64| u32::try_from(number).map_err(|_| group.damaged(MISSING));
             shapes.into_iter().map(shape).collect()
@@ -383,11 +444,9 @@ impl<'a> RowGroup<'a> {
     /// Shapes of events and links; those of the spans are left out.
     fn item_shapes(&self) -> Result<&ShapeLists, BlockError> {
         once(&self.items, || {
-            let contexts = self.contexts()?;
+            let of_items = [column::EVENT_COUNT, column::EVENT_SHAPE, column::LINK_COUNT, column::LINK_SHAPE];
+            let contexts = self.contexts_of_fixed(&of_items)?;
             let mut group = self.group.borrow_mut();
-            group.fetch(|column| {
-                matches!(column, column::EVENT_COUNT | column::EVENT_SHAPE | column::LINK_COUNT | column::LINK_SHAPE)
-            })?;
             let (event_ends, event_rows) = items(&mut group, column::EVENT_COUNT, contexts)?;
             let (link_ends, link_rows) = items(&mut group, column::LINK_COUNT, contexts)?;
             let events = group.numbers(column::EVENT_SHAPE, event_rows.len(), contexts.of(&event_rows))?;
@@ -398,6 +457,9 @@ impl<'a> RowGroup<'a> {
 
     /// The whole spans of ascending rows, events and links included: for what has no column of its own here. Reads most
     /// columns of the group anew.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
     pub fn spans(&self, rows: &[usize]) -> Result<SpanBatch, BlockError> {
         let mut reader = SpanReader::new(self.scan.header, self.scan.sections, self.scan.tables, self.scan.shapes)?;
         let exist: Vec<usize> = rows.iter().copied().filter(|row| *row < self.n_rows()).collect();

@@ -72,8 +72,7 @@ impl TextColumn {
     /// Takes the `n` values of `column` as they were read.
     pub(super) fn of(texts: Texts, n: usize, column: ColumnId) -> Result<Self, Malformed> {
         let own = |texts: Texts, n_entries: usize| Dictionary { texts: Arc::new(texts), n_entries, column: None };
-        let shared =
-            |texts: Arc<Texts>, n_entries: usize| Dictionary { texts, n_entries, column: Some(column) };
+        let shared = |texts: Arc<Texts>, n_entries: usize| Dictionary { texts, n_entries, column: Some(column) };
         let below = |code: u64, n_entries: usize| {
             let entry = u32::try_from(code).ok().filter(|entry| (*entry as usize) < n_entries);
             entry.ok_or(Malformed("a code is not in its dictionary"))

@@ -107,7 +107,7 @@ fn random_scan(dice: &mut Dice) -> RowScan {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn any_filter_of_any_block_selects_the_rows_it_is_true_of(seed in any::<u64>()) {
@@ -117,7 +117,7 @@ proptest! {
             let n_spans = dice.pick(&[0, 1, 40, 150, 400]);
             batch(&mut dice, n_spans)
         }).collect());
-        for _ in 0..24 {
+        for _ in 0..16 {
             let wanted = random_scan(&mut dice);
             let _n = stored.check(&wanted);
         }
@@ -127,20 +127,22 @@ proptest! {
 #[test]
 fn every_field_agrees_over_several_row_groups() {
     let mut dice = Dice(11);
-    let stored = Stored::of((0..4).map(|_| batch(&mut dice, 2_500)).collect());
+    let stored = Stored::of((0..2).map(|_| batch(&mut dice, 2_100)).collect());
     let mut n_found = 0;
     for field in FIELDS {
         let mut wanted = RowScan::all();
         wanted.by = field.parse().ok();
         n_found += stored.check(&wanted);
-        for condition in ["= \"a\"", "!= nil", "= nil", "!= 500", "> 1ms", "=~ `.*a`", "!~ `.*a`", "= error", "= server"] {
+        for condition in
+            ["= \"a\"", "!= nil", "= nil", "!= 500", "> 1ms", "=~ `.*a`", "!~ `.*a`", "= error", "= server"]
+        {
             if let Ok(filter) = format!("{field} {condition}").parse() {
                 wanted.filter = Some(filter);
                 n_found += stored.check(&wanted);
             }
         }
     }
-    assert!(100_000 < n_found, "{n_found}");
+    assert!(40_000 < n_found, "{n_found}");
 }
 
 #[test]

@@ -73,7 +73,8 @@ fn a_long_chain_is_one_operator_and_what_is_too_deep_says_so() {
 
 #[test]
 fn no_text_panics() {
-    let words = ["{", "}", "(", ")", ".a", "=", "!", "-", "nil", "\"", "`", "\\", "\u{e9}", "1", "s", "&&", "~", "span.", "\n"];
+    let words =
+        ["{", "}", "(", ")", ".a", "=", "!", "-", "nil", "\"", "`", "\\", "\u{e9}", "1", "s", "&&", "~", "span.", "\n"];
     let mut number = 7_u64;
     for _ in 0..20_000 {
         let mut text = String::new();

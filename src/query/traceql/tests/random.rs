@@ -119,7 +119,9 @@ fn attributes(batch: &mut SpanBatch, dice: &mut Dice, density: u64) -> Rows {
 fn resource(batch: &mut SpanBatch, dice: &mut Dice) -> Resource {
     let mut resource = Resource { attributes: attributes(batch, dice, 1), ..Resource::default() };
     // As the decoder names services: by the last value, if it is a string.
-    let of = |batch: &SpanBatch, key: &str| batch.string_attribute(resource.attributes, key).map(|t| t.into_owned());
+    let of = |batch: &SpanBatch, key: &str| {
+        batch.string_attribute(resource.attributes, key).map(std::borrow::Cow::into_owned)
+    };
     if let Some(service) = of(batch, "service.name") {
         resource.service = text(batch, service.as_bytes());
     }

@@ -1,8 +1,6 @@
 //! What operators mean, one span and one line at a time.
 
-use crate::model::{
-    Attribute, Event, Link, Resource, Rows, Scope, Span, SpanBatch, SpanId, TraceId, UnixNanos, Value,
-};
+use crate::model::{Attribute, Event, Link, Resource, Rows, Scope, Span, SpanBatch, SpanId, TraceId, UnixNanos, Value};
 use crate::query::traceql::{Field, Filter};
 
 use Given::{Array, B, Bytes, E, F, I, Kvlist, S};
@@ -78,7 +76,8 @@ fn one_span() -> SpanBatch {
     let first = attributes(&mut batch, &[("e", S("x")), ("n", I(1))]);
     let second = attributes(&mut batch, &[("e", S("y"))]);
     let of_link = attributes(&mut batch, &[("rel", S("child_of"))]);
-    let event = |name, at: u64, attributes| Event { time_unix_nano: UnixNanos(at), name, attributes, ..Event::default() };
+    let event =
+        |name, at: u64, attributes| Event { time_unix_nano: UnixNanos(at), name, attributes, ..Event::default() };
     let (a, b) = (batch.push_bytes(b"first").unwrap(), batch.push_bytes(b"second").unwrap());
     batch.events.extend([event(a, 1_500, first), event(b, 3_000, second)]);
     let (trace_id, span_id) = (TraceId([0xab; 16]), SpanId(7_u64.to_be_bytes()));
@@ -142,7 +141,14 @@ fn intrinsics() {
         "instrumentation:version = \"1.2\"",
         "name != nil",
     ]);
-    do_not_hold(&["duration > 2s", "status != error", "kind = client", "kind = unspecified", "name = nil", "status = ok"]);
+    do_not_hold(&[
+        "duration > 2s",
+        "status != error",
+        "kind = client",
+        "kind = unspecified",
+        "name = nil",
+        "status = ok",
+    ]);
 }
 
 #[test]
@@ -158,7 +164,12 @@ fn attributes_are_looked_for_where_their_scope_says() {
         "span.service.name = nil",
         "resource.int = nil",
     ]);
-    do_not_hold(&["span.service.name = \"checkout\"", ".lang = \"rust\"", "resource.int = 500", ".both = \"resource\""]);
+    do_not_hold(&[
+        "span.service.name = \"checkout\"",
+        ".lang = \"rust\"",
+        "resource.int = 500",
+        ".both = \"resource\"",
+    ]);
 }
 
 #[test]
@@ -341,7 +352,14 @@ fn events_and_links_hold_when_one_of_them_does() {
         "event.e = \"x\" && event.e = \"y\"",
         "!(event.e = \"z\")",
     ]);
-    do_not_hold(&["event.e = \"z\"", "event.n != 1", "event.none != 1", "event.e = nil", "link.rel != \"child_of\"", "event.e = 1"]);
+    do_not_hold(&[
+        "event.e = \"z\"",
+        "event.n != 1",
+        "event.none != 1",
+        "event.e = nil",
+        "link.rel != \"child_of\"",
+        "event.e = 1",
+    ]);
 }
 
 #[test]
