@@ -6,7 +6,7 @@ use super::columns::{BlockFields, FieldAnswers, GroupFields};
 use super::evaluate::evaluate;
 use super::row;
 use super::value::Datum;
-use crate::block::BlockError;
+use crate::block::{BlockError, BlockScan};
 
 /// A condition on the rows of a block.
 pub(super) enum Condition<'f> {
@@ -147,20 +147,15 @@ fn by_span(expression: &Expression, group: &GroupFields<'_>, mut within: Vec<boo
     Ok(within)
 }
 
-/// A filter and a group for one block.
-pub(super) fn fields_of<'f>(filter: Option<&'f Expression>, by: Option<&'f Field>) -> Vec<&'f Field> {
+/// The attributes that a filter and a group need of a block.
+pub(super) fn fields_of<'b>(
+    scan: &'b BlockScan<'b>,
+    filter: Option<&'b Expression>,
+    by: Option<&'b Field>,
+) -> Result<BlockFields<'b>, BlockError> {
     let mut fields: Vec<&Field> = by.into_iter().collect();
     if let Some(filter) = filter {
         filter.fields(&mut |field| fields.push(field));
     }
-    fields
-}
-
-/// The attributes that a filter and a group need of a block.
-pub(super) fn find<'b>(
-    scan: &'b crate::block::BlockScan<'b>,
-    filter: Option<&'b Expression>,
-    by: Option<&'b Field>,
-) -> Result<BlockFields<'b>, BlockError> {
-    BlockFields::find(scan, &fields_of(filter, by))
+    BlockFields::find(scan, &fields)
 }

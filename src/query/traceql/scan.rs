@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use super::ast::Field;
 use super::columns::{FieldAnswers, GroupFields};
-use super::compile::{Condition, find};
+use super::compile::{Condition, fields_of};
 use super::value::FieldValue;
 use super::{Filter, bounds};
 use crate::block::{BlockError, BlockScan, BlockSummary, RowGroup};
@@ -158,7 +158,7 @@ impl RowScan {
         each: EachFound<'_>,
     ) -> Result<(), BlockError> {
         let filter = self.filter.as_ref().map(|filter| &filter.root);
-        let fields = find(scan, filter, self.by.as_ref())?;
+        let fields = fields_of(scan, filter, self.by.as_ref())?;
         let mut reading = Reading {
             wanted: self,
             horizon: scan.summary().horizon,

@@ -1,6 +1,7 @@
 //! What filters mean: as texts, on a fixed batch, and in columns as in rows.
 
 mod agreement;
+mod bounds;
 mod grammar;
 mod heads;
 mod random;
