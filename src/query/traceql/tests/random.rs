@@ -32,7 +32,7 @@ impl Dice {
 }
 
 /// The first ones are on most spans, the last ones on few.
-const KEYS: [&str; 7] = ["route", "code", "mixed", "k\u{e9}y", "service.name", "rare", "rarer"];
+const KEYS: [&str; 8] = ["route", "code", "mixed", "request", "k\u{e9}y", "service.name", "rare", "rarer"];
 const TEXTS: [&[u8]; 9] =
     [b"", b"a", b"b", b"checkout", "gr\u{fc}n".as_bytes(), b"500", b"\xff\xfea", b"route-17", b"x\ny"];
 const FLOATS: [f64; 6] = [0.5, -0.0, 500.0, f64::NAN, f64::INFINITY, -1.25];
@@ -78,6 +78,9 @@ fn value(batch: &mut SpanBatch, dice: &mut Dice, key: &str) -> Value {
         "code" => dice.pick(&[1, 1, 1, 1, 0]),
         _ => dice.below(7),
     };
+    if key == "request" {
+        return Value::String(text(batch, format!("req-{:08x}", dice.below(1 << 32)).as_bytes()));
+    }
     match kind {
         0 => {
             let bytes = dice.pick(&TEXTS);
@@ -98,7 +101,7 @@ fn value(batch: &mut SpanBatch, dice: &mut Dice, key: &str) -> Value {
 fn attributes(batch: &mut SpanBatch, dice: &mut Dice, density: u64) -> Rows {
     let mut list = Vec::new();
     for (at, key) in (0_u64..).zip(KEYS) {
-        let chance = if at < 4 { 2 } else { 8 << at };
+        let chance = if at < 5 { 2 } else { 4 << at };
         for _ in 0..2 {
             if dice.below(chance * 2) < density {
                 list.push(key);
@@ -153,7 +156,12 @@ pub(super) fn batch(dice: &mut Dice, n_spans: u64) -> SpanBatch {
 }
 
 fn span(batch: &mut SpanBatch, dice: &mut Dice) -> Span {
-    let start = if dice.one_in(20) { 0 } else { START + dice.below(200) * 1_000_000_000 };
+    let start = match dice.below(20) {
+        0 => 0,
+        // A clock that runs hours ahead.
+        1 => START + 40_000_000_000_000,
+        _ => START + dice.below(200) * 1_000_000_000,
+    };
     let end = match dice.below(12) {
         0 => 0,
         1 => start.saturating_sub(5),
@@ -197,7 +205,8 @@ fn span(batch: &mut SpanBatch, dice: &mut Dice) -> Span {
 }
 
 /// Fields that spans of `batch` have, and a few that they have not.
-pub(super) const FIELDS: [&str; 36] = [
+pub(super) const FIELDS: [&str; 37] = [
+    "span.request",
     "span.route",
     "span.code",
     "span.mixed",
@@ -269,7 +278,7 @@ const LITERALS: [&str; 30] = [
     "unspecified",
 ];
 
-const PATTERNS: [&str; 6] = ["a", "a|b", ".*", "", "[0-9]+", ".*[^a-z]"];
+const PATTERNS: [&str; 7] = ["a", "a|b", ".*", "", "[0-9]+", ".*[^a-z]", ".*[0-7]"];
 
 /// A random text that is a filter more often than not.
 pub(super) fn filter(dice: &mut Dice, depth: u64) -> String {
