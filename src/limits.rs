@@ -48,6 +48,13 @@ pub const RANK_WINDOW_SECS: u64 = 3_600;
 pub const BLOCK_SPANS_MAX: usize = 64 * 1024;
 /// Bytes of one value in sled: `segment_size` / 128, above which pages leave the log for files of their own.
 pub const PAGE_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a filter or field of TraceQL: what URLs of common clients and proxies carry at most.
+pub const TRACEQL_BYTES_MAX: usize = 16 * 1024;
+/// Operators of a TraceQL filter inside each other, and brackets: hand-written filters stay below 10, and this many frames
+/// of our parser fit on any stack. A chain of `&&` or `||` is one operator, however long.
+pub const TRACEQL_DEPTH_MAX: usize = 100;
+/// Bytes of a compiled regular expression of TraceQL: the program of one word of Unicode classes takes some 100 KiB.
+pub const TRACEQL_REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Seconds of one latency slot.
 pub const SLOT_SECS: u64 = 10;
 /// How far ahead of its arrival a span may be counted (clocks that run ahead).

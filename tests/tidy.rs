@@ -27,7 +27,7 @@ const SIDEWAYS: [(&str, &str); 5] =
 const HIDDEN_FROM_API: [&str; 4] = ["store", "journal", "block", "latency"];
 
 /// Foreign crates and the only places that may name them.
-const DOORS: [(&str, &[&str]); 15] = [
+const DOORS: [(&str, &[&str]); 17] = [
     ("sled", &["store/engine.rs"]),
     ("hdrhistogram", &["latency/"]),
     ("prost", &["otlp/", "api/", "cli/shop/"]),
@@ -43,6 +43,8 @@ const DOORS: [(&str, &[&str]); 15] = [
     ("hyper_util", &["api/listen/"]),
     ("rustls", &["api/listen/tls.rs"]),
     ("anyhow", &["cli/"]),
+    ("winnow", &["query/traceql/"]),
+    ("regex", &["query/traceql/"]),
 ];
 
 const BANNED_NAMES: [&str; 7] = ["util", "utils", "common", "misc", "manager", "helpers", "info"];

@@ -33,7 +33,10 @@ mod tests;
 pub use encode::{Encoded, encode};
 pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};
-pub use read::{Block, PartSize, SpanGlance};
+pub use read::{
+    AttributeColumn, AttributeValues, Block, BlockScan, Dictionary, Exceptions, PartSize, RowGroup, SpanAttribute,
+    SpanGlance, TextColumn,
+};
 pub use summary::{BlockSummary, ServiceCount};
 
 /// Number of a section.

@@ -115,6 +115,59 @@ fn touch_everything(sections: &Stored) {
     let _rows = block.rows_of_trace(sections, TraceId([3; 16]));
     let _series = block.series(sections);
     let _scan = block.scan_latency(sections, &ANY, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
+    let _scan = block.scan(sections, |scan| {
+        let (_series, _scopes) = (scan.series(), scan.scopes());
+        let keys = ["key.0", "key.1", "key.2", "key.3", "http.route", "server.port"];
+        let attributes = keys.map(|key| scan.span_attribute(key.as_bytes()));
+        for number in 0..=scan.n_groups() {
+            let group = scan.group(number);
+            let _columns = (group.durations(), group.starts(), group.series(), group.scopes(), group.exceptions());
+            let _texts = group.status_messages().map(|texts| texts.dictionary().write(texts.entry(0), &mut Vec::new()));
+            let _ids = (group.span_id(0), group.parent_id(0), group.trace_id(0));
+            for attribute in attributes.iter().flatten() {
+                let Ok(column) = group.attribute(attribute) else { continue };
+                for (part, value) in (0..group.n_rows()).filter_map(|row| column.place(row)) {
+                    if let Some(AttributeValues::Strings(texts)) = column.parts().get(part) {
+                        let _written = texts.dictionary().write(texts.entry(value), &mut Vec::new());
+                    }
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_column_of_texts_points_into_one_dictionary_of_the_block() {
+    let (_, encoded) = write(&shared(shop(GROUP_ROWS + 500, 3)));
+    let block = Block::open(&encoded.sections).unwrap();
+    let rows: Vec<u32> = (0..block.summary().spans).collect();
+    let spans = block.spans(&encoded.sections, &rows).unwrap();
+    let mut ids = Vec::new();
+    let scanned = block.scan(&encoded.sections, |scan| {
+        let route = scan.span_attribute(b"http.route")?;
+        for number in 0..scan.n_groups() {
+            let group = scan.group(number);
+            let column = group.attribute(&route)?;
+            for row in 0..group.n_rows() {
+                let (part, value) = column.place(row).expect("every span of the shop has a route");
+                let AttributeValues::Strings(texts) = &column.parts()[part] else { panic!("a route is a text") };
+                let mut text = Vec::new();
+                texts.dictionary().write(texts.entry(value), &mut text)?;
+                let span = &spans.spans[group.block_row(row) as usize];
+                assert_eq!(
+                    String::from_utf8(text).ok(),
+                    spans.string_attribute(span.attributes, "http.route").map(Into::into)
+                );
+                ids.push(texts.dictionary().id());
+            }
+            assert!(group.attribute(&scan.span_attribute(b"no such key")?)?.place(0).is_none());
+        }
+        Ok(())
+    });
+    scanned.unwrap();
+    ids.dedup();
+    assert_eq!((ids.len(), ids[0].is_some()), (1, true), "{ids:?}");
 }
 
 #[test]

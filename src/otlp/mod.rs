@@ -10,6 +10,7 @@
 //! span costs the request. Nothing recurses, so no input overflows the stack, and no memory is taken that the element
 //! budget (16 MiB + 8 bytes for each byte of the request, and no more than the process can hold) does not cover.
 
+mod array;
 mod attribute;
 mod binary_text;
 mod budget;
@@ -33,6 +34,7 @@ mod zipkin;
 
 use crate::model::{DurationNanos, SpanBatch, UnixNanos};
 
+pub use array::{ArrayElement, array_elements};
 pub use encode::{Utf8, encode_traces};
 pub use encode_json::{JsonDialect, encode_json, write_resource_spans_json};
 pub use json::json_to_protobuf;

@@ -107,7 +107,7 @@ impl Selected<'_> {
                 self.service_is_known = true;
                 let at = counting_instant(span.start_time_unix_nano, head.horizon);
                 let Some(latency) = span.latency() else { continue };
-                let counts = range.contains(at) && self.selection.takes_span(batch, span, conventions);
+                let counts = range.contains(at) && self.selection.spans.takes_span(batch, span, conventions);
                 if !counts || !seen.insert(span.key()) {
                     continue;
                 }

@@ -65,7 +65,7 @@ impl Lookup<'_> {
                 let Some(latency) = span.latency().filter(|latency| Bucket::of(*latency) == bucket) else { continue };
                 let counts = of_service.get(span.scope as usize) == Some(&true)
                     && self.range.contains(counting_instant(span.start_time_unix_nano, horizon))
-                    && self.selection.takes_span(batch, span, self.conventions);
+                    && self.selection.spans.takes_span(batch, span, self.conventions);
                 if counts && self.means(batch, span) {
                     found.push(Exemplar { latency, block, row });
                 }

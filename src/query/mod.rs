@@ -20,6 +20,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trace;
+pub mod traceql;
 mod walk;
 
 use std::collections::BTreeSet;

@@ -59,6 +59,15 @@ impl SpansWanted {
             Self::All => key.family.is_none(),
         }
     }
+
+    /// The same for a span of the service.
+    pub(super) fn takes_span(self, batch: &SpanBatch, span: &Span, conventions: &Conventions) -> bool {
+        match self {
+            Self::Entries => conventions.is_service_entry(batch, span),
+            Self::Kind(kind) => SpanKind::from(span.kind) == kind,
+            Self::All => true,
+        }
+    }
 }
 
 /// Where a series or span counts.
@@ -108,15 +117,6 @@ impl Selection {
             self.names_bytes(batch.text(resource.namespace), batch.text(resource.service))
         };
         resources.map(names).collect()
-    }
-
-    /// Whether a span of the service is wanted.
-    pub(super) fn takes_span(&self, batch: &SpanBatch, span: &Span, conventions: &Conventions) -> bool {
-        match self.spans {
-            SpansWanted::Entries => conventions.is_service_entry(batch, span),
-            SpansWanted::Kind(kind) => SpanKind::from(span.kind) == kind,
-            SpansWanted::All => true,
-        }
     }
 
     pub(super) fn among(&self, services: &[ServiceCount]) -> bool {

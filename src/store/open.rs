@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, SectionId, SpanGlance};
+use crate::block::{Block, BlockError, BlockScan, SectionId, SpanGlance};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
 use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
@@ -236,6 +236,18 @@ impl OpenPartition {
         each: &mut dyn FnMut(u32, u32, UnixNanos, DurationNanos) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.with_block(block_no, |block, sections| block.scan_latency(sections, within, each))
+    }
+
+    /// Gives `read` a block to read column by column.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub fn scan<T>(
+        &self,
+        block_no: u64,
+        read: impl FnOnce(&BlockScan<'_>) -> Result<T, BlockError>,
+    ) -> Result<T, StoreError> {
+        self.with_block(block_no, |block, sections| block.scan(sections, read))
     }
 
     fn with_block<T>(

@@ -18,6 +18,37 @@ const TRACE: u8 = 3;
 const PREVIOUS: u8 = 4;
 const CALLER: u8 = 5;
 
+/// Which tables of `Contexts` are needed to read a column, as bits; that of traces may always be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs(u8);
+
+impl Needs {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const SERIES: Self = Self(1);
+    pub(crate) const SCOPES: Self = Self(2);
+    pub(crate) const PARENTS: Self = Self(4);
+    pub(crate) const CALLERS: Self = Self(8);
+    pub(crate) const ALL: Self = Self(15);
+
+    /// Those of codes that are predicted by `context`.
+    pub(crate) fn of_context(context: u8) -> Self {
+        match context {
+            SERIES => Self::SERIES,
+            SCOPE => Self::SCOPES,
+            CALLER => Self::CALLERS,
+            _ => Self::NONE,
+        }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn include(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
 /// One id per row of a group, and what all of them are below.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowIds<'a> {

@@ -17,9 +17,9 @@ mod texts;
 mod tests;
 
 pub(crate) use bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text, put_varint, unzigzag, zigzag};
-pub(crate) use codes::{Contexts, RowIds, put_codes, read_codes};
+pub(crate) use codes::{Contexts, Needs, RowIds, put_codes, read_codes};
 pub(crate) use ints::{Ints, put_ints};
-pub(crate) use numbers::{ByNumber, put_numbers, read_numbers};
+pub(crate) use numbers::{ByNumber, needs_of_numbers, put_numbers, read_numbers};
 pub(crate) use repeats::{NO_ROW, Places, Repeats, Source};
 pub(crate) use scopes::{callers, put_scopes, read_scopes};
 pub(crate) use texts::{Texts, put_texts};

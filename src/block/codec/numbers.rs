@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_varint};
-use super::codes::{Contexts, put_codes, read_codes};
+use super::codes::{Contexts, Needs, put_codes, read_codes};
 use super::ints::{Ints, put_ints};
 use super::repeats::{Places, Repeats, Source};
 
@@ -125,6 +125,19 @@ pub(crate) fn read_numbers(
     let stored = stored.into_values(n_stored);
     let value = |place: &u32| stored.get(*place as usize).copied().unwrap_or(0);
     Ok(Ints::Values(places.of_value.iter().map(value).collect()))
+}
+
+/// What `read_numbers` needs, told by the first bytes.
+pub(crate) fn needs_of_numbers(reader: &mut Reader<'_>, unpacker: &mut Unpacker) -> Result<Needs, Malformed> {
+    match reader.u8()? {
+        PLAIN => Ok(Needs::NONE),
+        FEW => {
+            let n_distinct = usize::try_from(reader.varint()?).unwrap_or(usize::MAX).min(DISTINCT_MAX);
+            let _distinct = Ints::read(reader, n_distinct, unpacker)?;
+            reader.u8().map(Needs::of_context)
+        }
+        _ => Ok(Needs::ALL),
+    }
 }
 
 fn read_alone(

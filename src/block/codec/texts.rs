@@ -10,9 +10,10 @@
 //! UUIDs, padded numbers and hex ids are FIXED, `user-17` and `10.0.3.17` are DECIMAL.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text};
-use super::codes::Contexts;
+use super::codes::{Contexts, Needs};
 use super::ints::{Ints, put_ints};
 use super::templates::{Templates, put_templates};
 
@@ -60,7 +61,7 @@ pub(crate) enum Texts {
     /// Indexes into a dictionary.
     Coded {
         codes: Ints,
-        dictionary: Box<Texts>,
+        dictionary: Arc<Texts>,
         n_entries: usize,
     },
 }
@@ -260,6 +261,11 @@ impl Texts {
             KINDS => Templates::read(reader, n, contexts, unpacker).map(Self::Kinds),
             _ => Err(Malformed("unknown form of texts")),
         }
+    }
+
+    /// What `read` needs, told by the first byte.
+    pub(crate) fn needs(reader: &mut Reader<'_>) -> Result<Needs, Malformed> {
+        Ok(if reader.u8()? == KINDS { Needs::ALL } else { Needs::NONE })
     }
 
     fn read_fixed(reader: &mut Reader<'_>, n: usize, unpacker: &mut Unpacker) -> Result<Self, Malformed> {

@@ -1,9 +1,15 @@
 //! One row group while it is read: its chunks, and the columns that others depend on.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
 use super::super::codec::{
-    ByNumber, Contexts, Ints, Malformed, Places, Reader, RowIds, Texts, Unpacker, read_codes, read_numbers, read_scopes,
+    ByNumber, Contexts, Ints, Malformed, Needs, Places, Reader, RowIds, Texts, Unpacker, needs_of_numbers, read_codes,
+    read_numbers, read_scopes,
 };
-use super::super::columns::{self as column, ColumnId, contexts_of};
+use super::super::columns::{self as column, ColumnId, Kind, contexts_of};
 use super::super::encode::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
 use super::super::error::BlockError;
 use super::super::header::{Chunk, Header};
@@ -28,12 +34,27 @@ pub(super) struct Group<'a> {
     /// Offset in the section, and bytes from there on.
     fetched: Vec<(u32, Vec<u8>)>,
     unpacker: Unpacker,
+    dictionaries: Rc<Dictionaries>,
 }
+
+/// Dictionaries that were read, with their numbers of entries, by column.
+pub(super) type Dictionaries = RefCell<HashMap<ColumnId, (Arc<Texts>, usize)>>;
 
 impl<'a> Group<'a> {
     pub(super) fn new(header: &'a Header, sections: &'a dyn Sections, number: usize) -> Self {
+        Self::sharing(header, sections, number, Rc::default(), Unpacker::new())
+    }
+
+    /// One of several groups that need the same dictionaries.
+    pub(super) fn sharing(
+        header: &'a Header,
+        sections: &'a dyn Sections,
+        number: usize,
+        dictionaries: Rc<Dictionaries>,
+        unpacker: Unpacker,
+    ) -> Self {
         let n_rows = header.group_rows(number);
-        Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker: Unpacker::new() }
+        Self { header, sections, number, n_rows, fetched: Vec::new(), unpacker, dictionaries }
     }
 
     pub(super) fn n_series(&self) -> usize {
@@ -49,9 +70,12 @@ impl<'a> Group<'a> {
         malformed.in_section(self.section())
     }
 
-    /// Reads the chunks of these columns; neighbours in one piece.
+    /// Reads the chunks of these columns that were not read before; neighbours in one piece.
     pub(super) fn fetch(&mut self, wanted: impl Fn(ColumnId) -> bool) -> Result<(), BlockError> {
         let chunks = self.header.groups.get(self.number).map(Vec::as_slice).unwrap_or_default();
+        let known = chunks.iter().filter(|chunk| wanted(chunk.column) && bytes_of(&self.fetched, **chunk).is_ok());
+        let known: Vec<ColumnId> = known.map(|chunk| chunk.column).collect();
+        let wanted = |column: ColumnId| wanted(column) && !known.contains(&column);
         let neighbours = chunks.chunk_by(|a, b| wanted(a.column) == wanted(b.column));
         for run in neighbours.filter(|run| run.first().is_some_and(|chunk| wanted(chunk.column))) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
@@ -91,8 +115,14 @@ impl<'a> Group<'a> {
         let damaged = |malformed: Malformed| malformed.in_section(section);
         let mut reader = Reader::new(bytes_of(&self.fetched, chunk).map_err(damaged)?);
         let form = reader.u8().map_err(damaged)?;
-        let mut forms =
-            TextForms { header: self.header, sections: self.sections, section, column, unpacker: &mut self.unpacker };
+        let mut forms = TextForms {
+            header: self.header,
+            sections: self.sections,
+            section,
+            column,
+            unpacker: &mut self.unpacker,
+            dictionaries: &self.dictionaries,
+        };
         if form != TEXTS_SAME {
             return forms.read(form, &mut reader, n, &contexts);
         }
@@ -100,6 +130,31 @@ impl<'a> Group<'a> {
         let form = reader.u8().map_err(damaged)?;
         let stored = forms.read(form, &mut reader, places.owners.len(), &contexts.of(&places.owners))?;
         Ok(Texts::Same { places: places.of_value, stored: Box::new(stored) })
+    }
+
+    /// What reading a column of numbers or texts needs to know of the rows; for the texts that another column tells, nothing.
+    pub(super) fn needs(&mut self, column: ColumnId, kind: Kind) -> Result<Needs, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Needs::NONE) };
+        let bytes = bytes_of(&self.fetched, chunk);
+        let unpacker = &mut self.unpacker;
+        let needs = bytes.and_then(|bytes| {
+            let mut reader = Reader::new(bytes);
+            if kind != Kind::Texts {
+                return needs_of_numbers(&mut reader, unpacker);
+            }
+            match reader.u8()? {
+                TEXTS_PLAIN => Texts::needs(&mut reader),
+                TEXTS_CODED => reader.u8().map(Needs::of_context),
+                TEXTS_CODED_BY => Ok(Needs::NONE),
+                _ => Ok(Needs::ALL),
+            }
+        });
+        needs.map_err(|malformed| self.damaged(malformed))
+    }
+
+    /// The decompressor, for the next group; another one takes its place when it is needed.
+    pub(super) fn take_unpacker(&mut self) -> Unpacker {
+        std::mem::replace(&mut self.unpacker, Unpacker::new())
     }
 
     /// The column that tells the texts of this one, if one does. Chunks that were not fetched have none.
@@ -133,8 +188,9 @@ impl<'a> Group<'a> {
                 None => *last.get(value).ok_or(damaged(Malformed("a code is predicted from nothing")))?,
             };
         }
-        let (dictionary, n_entries) = read_dictionary(self.header, self.sections, column, &mut self.unpacker)?;
-        Ok(Texts::Coded { codes: Ints::Values(codes), dictionary: Box::new(dictionary), n_entries })
+        let (header, sections, unpacker) = (self.header, self.sections, &mut self.unpacker);
+        let (dictionary, n_entries) = read_dictionary(header, sections, column, unpacker, &self.dictionaries)?;
+        Ok(Texts::Coded { codes: Ints::Values(codes), dictionary, n_entries })
     }
 
     /// The runs of the group's rows; all of them together are all rows.
@@ -205,6 +261,7 @@ struct TextForms<'a> {
     section: SectionId,
     column: ColumnId,
     unpacker: &'a mut Unpacker,
+    dictionaries: &'a Dictionaries,
 }
 
 impl TextForms<'_> {
@@ -221,9 +278,11 @@ impl TextForms<'_> {
         match form {
             TEXTS_PLAIN => Texts::read(reader, n, contexts, self.unpacker).map_err(damaged),
             TEXTS_CODED => {
-                let (dictionary, n_entries) = read_dictionary(self.header, self.sections, self.column, self.unpacker)?;
+                let (header, sections, unpacker) = (self.header, self.sections, &mut *self.unpacker);
+                let (dictionary, n_entries) =
+                    read_dictionary(header, sections, self.column, unpacker, self.dictionaries)?;
                 let codes = read_codes(reader, n, n_entries, contexts, self.unpacker).map_err(damaged)?;
-                Ok(Texts::Coded { codes, dictionary: Box::new(dictionary), n_entries })
+                Ok(Texts::Coded { codes, dictionary, n_entries })
             }
             _ => Err(damaged(Malformed("unknown form of a text column"))),
         }
@@ -250,12 +309,18 @@ fn read_dictionary(
     sections: &dyn Sections,
     column: ColumnId,
     unpacker: &mut Unpacker,
-) -> Result<(Texts, usize), BlockError> {
+    known: &Dictionaries,
+) -> Result<(Arc<Texts>, usize), BlockError> {
+    if let Some((texts, n_entries)) = known.borrow().get(&column) {
+        return Ok((Arc::clone(texts), *n_entries));
+    }
     let damaged = |malformed: Malformed| malformed.in_section(SectionId::DICTIONARIES);
     let entry = header.dictionary(column).ok_or(damaged(Malformed("a column's dictionary is missing")))?;
     let range = entry.chunk.offset..entry.chunk.offset.saturating_add(entry.chunk.len);
     let bytes = sections.read(SectionId::DICTIONARIES, range)?;
     let n_entries = entry.n_entries as usize;
     let texts = Texts::read(&mut Reader::new(&bytes), n_entries, &Contexts::NONE, unpacker).map_err(damaged)?;
+    let texts = Arc::new(texts);
+    let _new = known.borrow_mut().insert(column, (Arc::clone(&texts), n_entries));
     Ok((texts, n_entries))
 }

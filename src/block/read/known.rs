@@ -1,6 +1,7 @@
 //! What every other column of a row group may follow from: traces, starts, series, parents, scopes and callers of its rows.
 
-use super::super::codec::{Contexts, NO_ROW, RowIds, callers, unzigzag};
+pub(super) use super::super::codec::callers as callers_of;
+use super::super::codec::{Contexts, NO_ROW, RowIds, unzigzag};
 use super::super::columns as column;
 use super::super::error::BlockError;
 use super::super::header::Header;
@@ -24,22 +25,19 @@ pub(super) struct RowsKnown {
 impl RowsKnown {
     /// Reads them from chunks that were fetched.
     pub(super) fn read(group: &mut Group<'_>) -> Result<Self, BlockError> {
-        let n = group.n_rows;
         let runs = group.runs()?;
         let run_of_row = run_of_row(&runs);
         let starts = group.starts(&runs)?;
         let series = group.series(&run_of_row)?;
+        let (parents, parent_rows) = parents_of_rows(group, &run_of_row, &series)?;
         let known = Contexts {
             series: RowIds { ids: &series, n: group.n_series() },
             traces: RowIds { ids: &run_of_row, n: run_of_row.len() },
+            parents: &parent_rows,
             ..Contexts::NONE
         };
-        let parents = group.numbers(column::PARENT, n, known)?.into_values(n);
-        let parent_rows: Vec<u16> =
-            parents.iter().enumerate().map(|(row, code)| parent_row_or_none(row, *code, n)).collect();
-        let known = Contexts { parents: &parent_rows, ..known };
         let scopes = group.scopes(known)?;
-        let callers = callers(&scopes, &known);
+        let callers = callers_of(&scopes, &known);
         Ok(Self { runs, run_of_row, starts, series, parents, parent_rows, scopes, callers })
     }
 
@@ -54,6 +52,23 @@ impl RowsKnown {
             callers: RowIds { ids: &self.callers.0, n: self.callers.1 },
         }
     }
+}
+
+/// What the parent column says of each row, and the row that it names or `NO_ROW`.
+pub(super) fn parents_of_rows(
+    group: &mut Group<'_>,
+    run_of_row: &[u32],
+    series: &[u32],
+) -> Result<(Vec<u64>, Vec<u16>), BlockError> {
+    let n = group.n_rows;
+    let known = Contexts {
+        series: RowIds { ids: series, n: group.n_series() },
+        traces: RowIds { ids: run_of_row, n: run_of_row.len() },
+        ..Contexts::NONE
+    };
+    let parents = group.numbers(column::PARENT, n, known)?.into_values(n);
+    let parent_rows = parents.iter().enumerate().map(|(row, code)| parent_row_or_none(row, *code, n)).collect();
+    Ok((parents, parent_rows))
 }
 
 /// The row that a code of the parent column names.

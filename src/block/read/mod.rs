@@ -5,6 +5,7 @@ mod glance;
 mod group;
 mod keys;
 mod known;
+mod scan;
 mod sizes;
 mod spans;
 mod tables;
@@ -13,6 +14,9 @@ use std::ops::{ControlFlow, Range, RangeInclusive};
 
 pub use self::glance::SpanGlance;
 use self::group::{Group, run_of_row};
+pub use self::scan::{
+    AttributeColumn, AttributeValues, BlockScan, Dictionary, Exceptions, RowGroup, SpanAttribute, TextColumn,
+};
 pub use self::sizes::PartSize;
 use self::spans::SpanReader;
 use super::columns::{self as column, GROUP_ROWS};

@@ -290,7 +290,11 @@ fn read_fixed(group: &mut Group<'_>, header: &Header) -> Result<(Fixed, ShapeLis
 }
 
 /// Where the events or links of each row end, and the row of each; no ends when there are none at all.
-fn items(group: &mut Group<'_>, column: ColumnId, rows: Contexts<'_>) -> Result<(Vec<usize>, Vec<u16>), BlockError> {
+pub(super) fn items(
+    group: &mut Group<'_>,
+    column: ColumnId,
+    rows: Contexts<'_>,
+) -> Result<(Vec<usize>, Vec<u16>), BlockError> {
     let counts = group.numbers(column, group.n_rows, rows)?;
     if let Ints::Constant(0) = counts {
         return Ok((Vec::new(), Vec::new()));

@@ -15,6 +15,8 @@ use crate::model::{Attribute, Resource, Rows, Scope, SeriesKey, SpanBatch, SpanK
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AttributeRow<'a> {
     pub(super) key: &'a [u8],
+    /// As numbered by `columns::Owner`.
+    pub(super) owner: u8,
     pub(super) value_type: ValueType,
     /// `None` when its values need none.
     pub(super) column: Option<(ColumnId, Kind)>,
@@ -124,6 +126,10 @@ impl<'a> Shapes<'a> {
         Ok(Self { attributes, members, ends })
     }
 
+    pub(super) fn n_shapes(&self) -> usize {
+        self.ends.len()
+    }
+
     /// Indexes of a shape's attributes, in their order.
     pub(super) fn members(&self, shape: usize) -> Result<&[u32], Malformed> {
         let start = shape.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
@@ -134,8 +140,7 @@ impl<'a> Shapes<'a> {
 
 impl<'a> AttributeRow<'a> {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        // Whose attribute it is matters to searches, not here: shapes keep spans, events and links apart.
-        let _owner = reader.u8()?;
+        let owner = reader.u8()?;
         let value_type = ValueType::from_number(reader.u8()?).ok_or(Malformed("unknown type of value"))?;
         let column = u16::try_from(reader.varint()?).map_err(|_| Malformed("a column number is above 16 bits"))?;
         let key = reader.text()?;
@@ -148,7 +153,7 @@ impl<'a> AttributeRow<'a> {
         if column.is_some_and(|column| !known(column)) {
             return Err(Malformed("an attribute names a column that is not for attributes"));
         }
-        Ok(Self { key, value_type, column })
+        Ok(Self { key, owner, value_type, column })
     }
 }
 

@@ -1,0 +1,82 @@
+//! The part of TraceQL that selects spans: `{ resource.service.name = "checkout" && duration > 2s }`, as Grafana Tempo
+//! documents it, and fields to group them by.
+//!
+//! ```text
+//! text --token--> words --parse, types--> Expression (ast) --evaluate--> of one span of a batch (row)
+//!                                                          --compile---> of row groups of a block (columns)
+//! RowScan (scan): service, window, filter and group together, over blocks and heads; what can be passed by unread (bounds)
+//! ```
+//! Deliberately absent: whatever looks at more than one span (pipelines, structural operators, aggregates, intrinsics of the
+//! trace). It is refused by name, never approximated. What operators mean is said in `value`.
+
+mod ast;
+mod bounds;
+mod columns;
+mod compile;
+mod error;
+mod evaluate;
+mod parse;
+mod row;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod token;
+mod types;
+mod value;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::model::SpanBatch;
+
+use self::ast::Expression;
+pub use self::ast::{AttributeScope, Field, Intrinsic};
+pub use self::error::{Place, Problem, TraceQlError};
+pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
+pub use self::value::{FieldValue, Fraction};
+
+/// A condition on one span. `Display` writes it in one normal form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    root: Expression,
+}
+
+impl FromStr for Filter {
+    type Err = TraceQlError;
+
+    /// Takes it with its braces or without; `{ }` is true of every span.
+    fn from_str(text: &str) -> Result<Self, TraceQlError> {
+        parse::parse_filter(text).map(|root| Self { root })
+    }
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{ {} }}", self.root)
+    }
+}
+
+impl Filter {
+    /// Whether it is true of the span in row `row`; false of rows that do not exist. Cost: O(operators + attributes of the
+    /// span, its events and links for each field).
+    pub fn matches(&self, batch: &SpanBatch, row: usize) -> bool {
+        let Some(span) = batch.spans.get(row) else { return false };
+        evaluate::evaluate(&self.root, &mut |field| row::of_span(field, batch, span)).is_true()
+    }
+}
+
+impl FromStr for Field {
+    type Err = TraceQlError;
+
+    /// Takes any field that a span has one value of at most: `name`, `resource.cloud.region`, `.http.route`.
+    fn from_str(text: &str) -> Result<Self, TraceQlError> {
+        parse::parse_field(text)
+    }
+}
+
+impl Field {
+    /// What the span in row `row` has of it; `None` when that is nothing. Cost: O(attributes of the span and its resource).
+    pub fn value(&self, batch: &SpanBatch, row: usize) -> Option<FieldValue> {
+        row::of_span(self, batch, batch.spans.get(row)?).into_value()
+    }
+}

@@ -1,0 +1,8 @@
+//! What filters mean: as texts, on a fixed batch, and in columns as in rows.
+
+mod agreement;
+mod bounds;
+mod grammar;
+mod heads;
+mod random;
+mod semantics;
