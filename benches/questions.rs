@@ -20,7 +20,7 @@ use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::{Clock, instant};
 use spandrel::model::{DurationNanos, SpanBatch, TimeRange, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::{Grouping as By, HeatmapQuestion, PercentileQuestion, Quantile, Query, SpansWanted};
+use spandrel::query::{By, Grouping as Kept, HeatmapQuestion, PercentileQuestion, Quantile, Query, SpansWanted};
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
 
@@ -100,7 +100,7 @@ fn main() {
     run("... by zone, ms", &mut |random| {
         let range = window(random);
         let mut question = question(random, range, 1);
-        (question.by, question.groups_max) = (Some(By::Peel("cloud.availability_zone".to_owned())), 10);
+        (question.by, question.groups_max) = (Some(By::Kept(Kept::Peel("cloud.availability_zone".to_owned()))), 10);
         let _answer = query.percentile(&question).expect("it is stored");
     });
     for exemplars_max in [0, 1, 3] {

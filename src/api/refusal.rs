@@ -25,11 +25,13 @@ pub(super) struct Refusal {
 /// HTTP status of a question without an answer, behind every door.
 pub(super) fn query_status(error: &QueryError) -> StatusCode {
     match error {
-        QueryError::Starting => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::Starting | QueryError::TooLong { .. } => StatusCode::SERVICE_UNAVAILABLE,
         QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
-        QueryError::Quantile(_) | QueryError::EmptyWindow { .. } | QueryError::BadStep { .. } => {
-            StatusCode::BAD_REQUEST
-        }
+        QueryError::Quantile(_)
+        | QueryError::EmptyWindow { .. }
+        | QueryError::BadStep { .. }
+        | QueryError::NoFilterWithPeel
+        | QueryError::TooManyGroups { .. } => StatusCode::BAD_REQUEST,
         QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

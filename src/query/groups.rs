@@ -7,7 +7,7 @@
 use crate::latency::Quantile;
 
 use super::percentile::{Counted, Rows};
-use super::selection::{GroupLabel, Grouping};
+use super::selection::GroupLabel;
 use super::tally::Tally;
 
 /// The tail when no quantile below 1 is asked for.
@@ -35,6 +35,15 @@ pub struct Rest {
     pub counted: Counted,
 }
 
+/// What the groups are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Split<'a> {
+    /// Key of their labels.
+    pub(super) key: &'a str,
+    /// Whether each span is in at most one of them.
+    pub(super) each_once: bool,
+}
+
 struct Ranked<'a> {
     label: (&'a str, Option<&'a GroupLabel>),
     tally: &'a Tally,
@@ -47,16 +56,16 @@ pub(super) fn ranked(
     whole: &Tally,
     groups: &[Tally],
     labels: &[GroupLabel],
-    by: &Grouping,
+    by: Split<'_>,
     rows: &mut Rows<'_>,
 ) -> (Vec<Group>, Option<Rest>) {
-    let ungrouped = by.is_partition().then(|| whole.without(groups.iter())).filter(|left| 0 < left.count());
+    let ungrouped = by.each_once.then(|| whole.without(groups.iter())).filter(|left| 0 < left.count());
     let tail_from = tail_quantile(&rows.question.quantiles).and_then(|tail| whole.at(tail));
     let Some(tail_from) = tail_from.map(|at| at.bucket) else { return (Vec::new(), None) };
     let tail_share = whole.count_from(tail_from) as f64 / whole.count() as f64;
     let rank = |label, tally: &'_ Tally| (label, tally.count_from(tail_from), tally.count() as f64 * tail_share);
     let named = labels.iter().zip(groups).map(|(label, tally)| (label.0.as_str(), Some(label), tally));
-    let unnamed = ungrouped.iter().map(|tally| (by.key(), None, tally));
+    let unnamed = ungrouped.iter().map(|tally| (by.key, None, tally));
     let mut all: Vec<Ranked<'_>> = named
         .chain(unnamed)
         .filter(|(.., tally)| 0 < tally.count())
@@ -69,7 +78,7 @@ pub(super) fn ranked(
     all.sort_by(|a, b| excess(b).total_cmp(&excess(a)).then_with(|| a.label.cmp(&b.label)));
     let left = all.split_off(rows.question.groups_max.min(all.len()));
     let shown = all.into_iter().map(|one| Group {
-        label: (one.label.0.to_owned(), one.label.1.map(|label| label.1.clone())),
+        label: (one.label.0.to_owned(), one.label.1.and_then(|label| label.1.clone())),
         counted: rows.counted(one.tally, one.label.1, one.label.1.is_none().then_some(one.label.0)),
         tail_count: one.tail_count,
         tail_expected: one.tail_expected,
@@ -79,8 +88,8 @@ pub(super) fn ranked(
 }
 
 /// `None` when everything is shown, or when groups overlap and have no sum.
-fn rest(left: &[Ranked<'_>], by: &Grouping, rows: &Rows<'_>) -> Option<Rest> {
-    if left.is_empty() || !by.is_partition() {
+fn rest(left: &[Ranked<'_>], by: Split<'_>, rows: &Rows<'_>) -> Option<Rest> {
+    if left.is_empty() || !by.each_once {
         return None;
     }
     let mut sum = Tally::sparse();

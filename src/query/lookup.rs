@@ -10,7 +10,9 @@ use crate::model::{Conventions, DurationNanos, Span, SpanBatch, TimeRange, UnixN
 use crate::store::StoreError;
 
 use super::exemplars::place_of_scope;
+use super::rows;
 use super::selection::{GroupLabel, Groups, Selection, Target};
+use super::traceql::RowScan;
 use super::walk::{Opened, Places, clipped, rollup_windows};
 use super::{Coverage, Query};
 
@@ -25,6 +27,8 @@ pub(super) struct Lookup<'a> {
     pub(super) conventions: &'a Conventions,
     /// Of whole 10 s slots.
     pub(super) range: TimeRange,
+    /// What finds the spans, when they are counted one by one.
+    pub(super) rows: Option<&'a RowScan>,
     /// Only spans of this group.
     pub(super) group: Option<&'a GroupLabel>,
     /// Only spans whose resource lacks this attribute.
@@ -39,6 +43,12 @@ impl Lookup<'_> {
 
     /// At most `wanted` spans of the bucket, of the newest places first. An unreadable place is named in the coverage.
     pub(super) fn in_bucket(&self, bucket: Bucket, wanted: usize, coverage: &mut Coverage) -> Vec<Exemplar> {
+        if let Some(rows) = self.rows {
+            return rows::in_bucket(self.places, rows, bucket, self.group, wanted).unwrap_or_else(|error| {
+                self.query.unreadable(coverage, "a block", &error);
+                Vec::new()
+            });
+        }
         let mut found = Vec::new();
         self.in_heads(bucket, wanted, &mut found);
         for opened in self.places.opens.iter().rev() {
@@ -245,7 +255,10 @@ impl Lookup<'_> {
         let scopes = opened.open.scopes(block_no)?;
         let mut meant = opened.open.glances(block_no, &numbers)?.into_iter().map(|glance| {
             let place = place_of_scope(&scopes, glance.scope, self.conventions);
-            self.shows(&place) && self.group.is_none_or(|label| place.contains(label))
+            self.shows(&place)
+                && self.group.is_none_or(|(key, value)| {
+                    place.iter().any(|known| known.0 == *key && Some(&known.1) == value.as_ref())
+                })
         });
         rows.retain(|_| meant.next().unwrap_or(false));
         Ok(())

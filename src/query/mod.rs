@@ -12,6 +12,7 @@ mod ids;
 mod lookup;
 mod percentile;
 mod rank;
+mod rows;
 mod selection;
 mod series_window;
 mod services;
@@ -25,6 +26,7 @@ mod walk;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -42,7 +44,7 @@ pub use graph::{Edge, EdgeEnds, GraphAnswer, GraphQuestion};
 pub use groups::{Group, Rest};
 pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 pub use ids::SpanIds;
-pub use percentile::{Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
+pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;
@@ -85,6 +87,25 @@ pub enum QueryError {
         /// How many it may have.
         steps_max: u64,
     },
+    /// Spans had to be read one by one, and were too many.
+    #[error("the question took longer than {}s; ask for a shorter window, or leave out where= and a by= that is not kept apart", within.as_secs())]
+    TooLong {
+        /// How long a question may take.
+        within: Duration,
+    },
+    /// A field with too many values.
+    #[error("{key} has more than {groups_max} values in the window; use where= to look at fewer spans, or another by=")]
+    TooManyGroups {
+        /// The field.
+        key: String,
+        /// How many there may be.
+        groups_max: usize,
+    },
+    /// All peel dimensions at once, and a filter.
+    #[error(
+        "by=peel is not supported together with where=; name one dimension, such as by=resource.cloud.availability_zone"
+    )]
+    NoFilterWithPeel,
     /// A bug of ours ended the question.
     #[error("the question could not be answered because of an internal error; it is in the log")]
     Failed,

@@ -6,16 +6,26 @@ use crate::store::Snapshot;
 
 use super::contributions::{Contributions, Sink};
 use super::exemplars::Exemplars;
-use super::groups::{Group, Rest, ranked};
+use super::groups::{Group, Rest, Split, ranked};
 use super::lookup::Lookup;
 use super::selection::{GroupLabel, Grouping, Selection, SpansWanted, Target};
 use super::steps::{StepRow, Steps, resolution_of};
 use super::tally::Tally;
+use super::traceql::{Field, Filter, RowScan, ServiceChoice};
 use super::walk::Slots;
 use super::{Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
 
 /// Steps of one answer, as in Prometheus.
 pub const STEPS_MAX: u64 = 11_000;
+
+/// What an answer is split by.
+#[derive(Clone, Debug, PartialEq)]
+pub enum By {
+    /// Something that histograms are kept for.
+    Kept(Grouping),
+    /// Any field; spans are then counted one by one.
+    Field(Field),
+}
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -32,8 +42,10 @@ pub struct PercentileQuestion {
     pub range: TimeRange,
     /// Traces per quantile; 0 for none.
     pub exemplars_max: usize,
+    /// What must be true of the spans; then they are counted one by one.
+    pub filter: Option<Filter>,
     /// What the answer is split by.
-    pub by: Option<Grouping>,
+    pub by: Option<By>,
     /// Groups of the answer; what is left is one more.
     pub groups_max: usize,
     /// Length of a step of the series: a whole multiple of 10 s; `None` for no series.
@@ -46,9 +58,9 @@ impl PercentileQuestion {
     /// A question about a service without groups, steps or comparison.
     pub fn plain(service: &str, quantiles: Vec<Quantile>, range: TimeRange, exemplars_max: usize) -> Self {
         let service = service.to_owned();
-        let (namespace, by, step, versus) = (None, None, None, None);
+        let (namespace, filter, by, step, versus) = (None, None, None, None, None);
         let spans = SpansWanted::Entries;
-        Self { service, namespace, spans, quantiles, range, exemplars_max, by, groups_max: 0, step, versus }
+        Self { service, namespace, spans, filter, quantiles, range, exemplars_max, by, groups_max: 0, step, versus }
     }
 }
 
@@ -146,7 +158,7 @@ impl Query {
     /// partition, those of each overlapping block in the active one, one pass over the head; with `step` once more.
     ///
     /// # Errors
-    /// `Starting`, `UnknownService`, `EmptyWindow`, `BadStep`.
+    /// `Starting`, `UnknownService`, `EmptyWindow`, `BadStep`; with a filter or a field `TooLong` and `TooManyGroups`.
     pub fn percentile(&self, question: &PercentileQuestion) -> Result<PercentileAnswer, QueryError> {
         if question.range.end <= question.range.start {
             let (start, end) = (question.range.start.0, question.range.end.0);
@@ -171,10 +183,9 @@ impl Query {
         resolution: Option<Resolution>,
     ) -> Result<PercentileAnswer, QueryError> {
         let range = whole_slots(range);
-        let (service, namespace) = (question.service.clone(), question.namespace.clone());
-        let selection = Selection { service, namespace, spans: question.spans, by: question.by.clone() };
+        let counting = Counting::of(self, question, range)?;
         let mut window = Window { whole: Tally::dense(), groups: Vec::new() };
-        let mut found = Contributions::collect(self, snapshot, &selection, range, Slots::Fewest, &mut window)?;
+        let mut found = counting.collect(self, snapshot, Slots::Fewest, &mut window)?;
         if !found.service_is_known {
             let nearest = self.nearest_services(&question.service)?;
             return Err(QueryError::UnknownService { service: question.service.clone(), nearest });
@@ -187,13 +198,19 @@ impl Query {
         let mut rows = Rows {
             question,
             exemplars: Exemplars { query: self, places: &found.places, conventions: &conventions },
-            selection: &selection,
-            range,
+            counting: &counting,
             coverage: found.coverage,
         };
         let whole = rows.counted(&window.whole, None, None);
         let (groups, rest) = match &question.by {
-            Some(by) => ranked(&window.whole, &window.groups, &found.groups.labels, by, &mut rows),
+            Some(by) => {
+                let field = counting.rows.as_ref().and_then(|rows| rows.by.as_ref()).map(ToString::to_string);
+                let (key, each_once) = match by {
+                    By::Kept(grouping) if field.is_none() => (grouping.key(), grouping.is_partition()),
+                    By::Kept(_) | By::Field(_) => (field.as_deref().unwrap_or_default(), true),
+                };
+                ranked(&window.whole, &window.groups, &found.groups.labels, Split { key, each_once }, &mut rows)
+            }
             None => (Vec::new(), None),
         };
         let coverage = rows.coverage;
@@ -201,7 +218,7 @@ impl Query {
             (Some(step), Some(resolution)) => {
                 let mut steps = Steps::new(step, range);
                 let slots = Slots::Of(resolution);
-                let _again = Contributions::collect(self, snapshot, &selection, range, slots, &mut steps)?;
+                let _again = counting.collect(self, snapshot, slots, &mut steps)?;
                 steps.rows(&question.quantiles)
             }
             _ => Vec::new(),
@@ -211,12 +228,59 @@ impl Query {
     }
 }
 
+/// How the spans of a question are found.
+struct Counting {
+    selection: Selection,
+    /// One by one; else by the slots that the selection names.
+    rows: Option<RowScan>,
+    range: TimeRange,
+}
+
+impl Counting {
+    fn of(query: &Query, question: &PercentileQuestion, range: TimeRange) -> Result<Self, QueryError> {
+        let (service, namespace) = (question.service.clone(), question.namespace.clone());
+        let (kept, field) = match &question.by {
+            None => (None, None),
+            Some(By::Kept(grouping)) => (Some(grouping.clone()), None),
+            Some(By::Field(field)) => (None, Some(field.clone())),
+        };
+        let one_by_one = question.filter.is_some() || field.is_some();
+        let by = match (&kept, field) {
+            (Some(grouping), None) if one_by_one => Some(grouping.field().ok_or(QueryError::NoFilterWithPeel)?),
+            (_, field) => field,
+        };
+        let rows = one_by_one.then_some(RowScan {
+            filter: question.filter.clone(),
+            by,
+            range,
+            service: Some(ServiceChoice { name: service.clone(), namespace: namespace.clone() }),
+            spans: question.spans,
+            conventions: query.conventions()?,
+            ..RowScan::all()
+        });
+        let selection = Selection { service, namespace, spans: question.spans, by: kept };
+        Ok(Self { selection, rows, range })
+    }
+
+    fn collect(
+        &self,
+        query: &Query,
+        snapshot: &Snapshot,
+        slots: Slots,
+        sink: &mut dyn Sink,
+    ) -> Result<Contributions, QueryError> {
+        match &self.rows {
+            Some(rows) => Contributions::scan(query, snapshot, rows, sink),
+            None => Contributions::collect(query, snapshot, &self.selection, self.range, slots, sink),
+        }
+    }
+}
+
 /// Turns tallies into rows of the answer.
 pub(super) struct Rows<'a> {
     pub(super) question: &'a PercentileQuestion,
     exemplars: Exemplars<'a>,
-    selection: &'a Selection,
-    range: TimeRange,
+    counting: &'a Counting,
     coverage: Coverage,
 }
 
@@ -224,8 +288,9 @@ impl Rows<'_> {
     /// `group` names the spans that count, `only_without` a dimension that they lack; neither: all.
     pub(super) fn counted(&mut self, tally: &Tally, group: Option<&GroupLabel>, only_without: Option<&str>) -> Counted {
         let Exemplars { query, places, conventions } = self.exemplars;
-        let (selection, range) = (self.selection, self.range);
-        let lookup = Lookup { query, places, selection, conventions, range, group, only_without };
+        let Counting { selection, rows, range } = self.counting;
+        let (range, rows) = (*range, rows.as_ref());
+        let lookup = Lookup { query, places, selection, conventions, range, rows, group, only_without };
         let at = |quantile: &Quantile| Some((*quantile, tally.at(*quantile)?));
         let quantiles = self.question.quantiles.iter().filter_map(at).map(|(quantile, at)| {
             let exemplars =

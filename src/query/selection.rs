@@ -7,6 +7,8 @@ use crate::block::ServiceCount;
 use crate::model::{Conventions, Family, Resource, SeriesKey, Span, SpanBatch, SpanKind, SpanStatus, UNKNOWN_SERVICE};
 use crate::store::SeriesList;
 
+use super::traceql::Field;
+
 /// What a service's latency is split by, as far as histograms are kept for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grouping {
@@ -24,8 +26,8 @@ pub enum Grouping {
     Namespace,
 }
 
-/// The label of a group: key and value.
-pub type GroupLabel = (String, String);
+/// The label of a group: key, and value unless it is the group of the spans without one.
+pub type GroupLabel = (String, Option<String>);
 
 /// Which spans count.
 #[derive(Clone, Debug)]
@@ -88,7 +90,7 @@ pub(super) struct Groups {
 
 impl Groups {
     fn number(&mut self, key: &str, value: &str) -> u32 {
-        let label = (key.to_owned(), value.to_owned());
+        let label = (key.to_owned(), Some(value.to_owned()));
         let next = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
         *self.numbers.entry(label).or_insert_with_key(|label| {
             self.labels.push(label.clone());
@@ -182,6 +184,19 @@ impl Grouping {
             Self::Status => "span.status",
             Self::Namespace => "service.namespace",
         }
+    }
+
+    /// The field that says the same; `None` for several at once.
+    pub(super) fn field(&self) -> Option<Field> {
+        let text = match self {
+            Self::Peel(dimension) => format!("resource.{dimension:?}"),
+            Self::AnyPeel => return None,
+            Self::SpanName => "name".to_owned(),
+            Self::Kind => "kind".to_owned(),
+            Self::Status => "status".to_owned(),
+            Self::Namespace => "resource.service.namespace".to_owned(),
+        };
+        text.parse().ok()
     }
 
     /// Whether each span is in at most one group.

@@ -1,14 +1,15 @@
 //! The parameters of `/spandrel/v1/percentile`.
 
 use crate::model::{Conventions, DurationNanos, SpanKind, TimeRange};
-use crate::query::{Grouping, PercentileQuestion, Quantile, QueryError, SpansWanted};
+use crate::query::traceql::{Filter, TraceQlError};
+use crate::query::{By, Grouping, PercentileQuestion, Quantile, QueryError, SpansWanted};
 
 use super::super::Doors;
 use super::super::params::{BadParameter, Params};
 use super::Failure;
 
-pub(super) const PARAMETERS: [&str; 11] =
-    ["service", "namespace", "spans", "q", "start", "end", "exemplars", "by", "top", "step", "vs"];
+pub(super) const PARAMETERS: [&str; 12] =
+    ["service", "namespace", "spans", "q", "start", "end", "exemplars", "where", "by", "top", "step", "vs"];
 
 /// Without a window: the last quarter of an hour.
 pub(super) const DEFAULT_START: &str = "-15m";
@@ -24,12 +25,18 @@ const GROUPS_MAX: usize = 100;
 pub(super) fn question(params: &Params, doors: &Doors) -> Result<PercentileQuestion, Failure> {
     let now = doors.query.now();
     let conventions = doors.query.conventions()?;
-    let (spans, by) = (spans(params)?, params.get("by").map(|text| grouping(text, &conventions)).transpose()?);
-    if spans != SpansWanted::Entries && matches!(by, Some(Grouping::Peel(_) | Grouping::AnyPeel)) {
-        let text =
-            "by a peel dimension only spans=entry are kept apart; leave out spans=, or use by=name, kind or status";
+    let (spans, by) = (spans(params)?, params.get("by").map(|text| by(text, &conventions)).transpose()?);
+    if spans != SpansWanted::Entries && by == Some(By::Kept(Grouping::AnyPeel)) {
+        let text = "by=peel speaks of spans=entry alone; name one dimension, such as by=resource.host.name";
         return Err(BadParameter(text.to_owned()).into());
     }
+    // Families are kept of entry spans alone: the others are counted one by one.
+    let by = match by {
+        Some(By::Kept(Grouping::Peel(dimension))) if spans != SpansWanted::Entries => {
+            Some(field(&format!("resource.{dimension:?}"))?)
+        }
+        by => by,
+    };
     Ok(PercentileQuestion {
         service: service(params)?,
         namespace: params.get("namespace").map(str::to_owned),
@@ -37,6 +44,7 @@ pub(super) fn question(params: &Params, doors: &Doors) -> Result<PercentileQuest
         quantiles: quantiles(params.get("q").unwrap_or(DEFAULT_QUANTILES))?,
         range: TimeRange { start: params.time("start", now, DEFAULT_START)?, end: params.time("end", now, "now")? },
         exemplars_max: params.number("exemplars", EXEMPLARS, EXEMPLARS_MAX)?,
+        filter: filter(params)?,
         by,
         groups_max: params.number("top", GROUPS, GROUPS_MAX)?,
         step: params.duration("step")?,
@@ -79,10 +87,11 @@ pub(super) fn spans(params: &Params) -> Result<SpansWanted, BadParameter> {
     }
 }
 
-/// `resource.cloud.availability_zone` or `cloud.availability_zone`, `peel`, `name`, `kind`, `status`, `service.namespace`.
-fn grouping(text: &str, conventions: &Conventions) -> Result<Grouping, BadParameter> {
+/// `resource.cloud.availability_zone` or `cloud.availability_zone`, `peel`, `name`, `kind`, `status`, `service.namespace`; or
+/// any field of TraceQL.
+fn by(text: &str, conventions: &Conventions) -> Result<By, BadParameter> {
     let key = text.strip_prefix("resource.").unwrap_or(text);
-    let grouping = match text {
+    let kept = match text {
         "peel" => Some(Grouping::AnyPeel),
         "name" | "span:name" => Some(Grouping::SpanName),
         "kind" | "span:kind" => Some(Grouping::Kind),
@@ -90,12 +99,21 @@ fn grouping(text: &str, conventions: &Conventions) -> Result<Grouping, BadParame
         "service.namespace" | "resource.service.namespace" => Some(Grouping::Namespace),
         _ => conventions.peel_dimensions.iter().find(|known| *known == key).cloned().map(Grouping::Peel),
     };
-    grouping.ok_or_else(|| {
-        let known = conventions.peel_dimensions.join(", ");
+    kept.map_or_else(|| field(text), |kept| Ok(By::Kept(kept)))
+}
+
+fn field(text: &str) -> Result<By, BadParameter> {
+    text.parse().map(By::Field).map_err(|error: TraceQlError| {
         BadParameter(format!(
-            "by={text} is not kept apart; use name, kind, status, service.namespace, peel, or one of {known}"
+            "by={text}: {error}; use name, kind, status, peel, or an attribute such as resource.cloud.region or \
+             span.http.route"
         ))
     })
+}
+
+fn filter(params: &Params) -> Result<Option<Filter>, BadParameter> {
+    let Some(text) = params.get("where") else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: TraceQlError| BadParameter(format!("where={text}: {error}")))
 }
 
 /// `vs=-1d`: how far back the other window lies.

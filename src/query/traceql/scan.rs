@@ -10,7 +10,7 @@ use super::columns::{FieldAnswers, GroupFields};
 use super::compile::{Condition, fields_of};
 use super::value::FieldValue;
 use super::{Filter, bounds};
-use crate::block::{BlockError, BlockScan, BlockSummary, RowGroup};
+use crate::block::{BlockError, BlockScan, BlockSummary, RowGroup, ServiceCount};
 use crate::latency::counting_instant;
 use crate::model::{
     Conventions, DurationNanos, SeriesKey, SpanBatch, SpanKey, SpanStatus, TimeRange, UNKNOWN_SERVICE, UnixNanos,
@@ -123,11 +123,19 @@ impl RowScan {
             && *latencies.start() <= summary.max_latency
             && summary.min_latency <= *latencies.end()
             && !latencies.is_empty()
-            && self
-                .service
-                .as_ref()
-                .is_none_or(|choice| summary.services.iter().any(|count| choice.is(&count.namespace, &count.service)))
+            && self.is_among(&summary.services)
             && named.is_none_or(|name| summary.services.iter().any(|count| count.service == name))
+    }
+
+    /// Whether spans of the wanted service are among these.
+    pub fn is_among(&self, services: &[ServiceCount]) -> bool {
+        let is = |choice: &ServiceChoice| services.iter().any(|count| choice.is(&count.namespace, &count.service));
+        self.service.as_ref().is_none_or(is)
+    }
+
+    /// Whether a batch has a resource of the wanted service.
+    pub fn names(&self, batch: &SpanBatch) -> bool {
+        self.scopes_of_service(batch).is_none_or(|of_scopes| of_scopes.contains(&true))
     }
 
     fn wanted_latencies(&self) -> RangeInclusive<DurationNanos> {
