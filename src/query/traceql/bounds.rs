@@ -83,6 +83,14 @@ pub(super) fn service(expression: &Expression) -> Option<&str> {
                 _ => None,
             })
         }
-        _ => None,
+        Expression::Literal(_)
+        | Expression::Field(_)
+        | Expression::Any(_)
+        | Expression::Not(_)
+        | Expression::Negative(_)
+        | Expression::Compare { .. }
+        | Expression::Arithmetic { .. }
+        | Expression::Matches { .. }
+        | Expression::Exists { .. } => None,
     }
 }
