@@ -27,6 +27,16 @@ pub enum By {
     Field(Field),
 }
 
+impl By {
+    /// Key of the labels of its groups.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Kept(grouping) => grouping.key().to_owned(),
+            Self::Field(field) => field.to_string(),
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct PercentileQuestion {
@@ -204,12 +214,8 @@ impl Query {
         let whole = rows.counted(&window.whole, None, None);
         let (groups, rest) = match &question.by {
             Some(by) => {
-                let field = counting.rows.as_ref().and_then(|rows| rows.by.as_ref()).map(ToString::to_string);
-                let (key, each_once) = match by {
-                    By::Kept(grouping) if field.is_none() => (grouping.key(), grouping.is_partition()),
-                    By::Kept(_) | By::Field(_) => (field.as_deref().unwrap_or_default(), true),
-                };
-                ranked(&window.whole, &window.groups, &found.groups.labels, Split { key, each_once }, &mut rows)
+                let split = Split { key: &by.key(), each_once: *by != By::Kept(Grouping::AnyPeel) };
+                ranked(&window.whole, &window.groups, &found.groups.labels, split, &mut rows)
             }
             None => (Vec::new(), None),
         };
@@ -233,6 +239,8 @@ struct Counting {
     selection: Selection,
     /// One by one; else by the slots that the selection names.
     rows: Option<RowScan>,
+    /// Of the labels of groups.
+    key: Option<String>,
     range: TimeRange,
 }
 
@@ -259,7 +267,8 @@ impl Counting {
             ..RowScan::all()
         });
         let selection = Selection { service, namespace, spans: question.spans, by: kept };
-        Ok(Self { selection, rows, range })
+        let key = question.by.as_ref().map(By::key);
+        Ok(Self { selection, rows, key, range })
     }
 
     fn collect(
@@ -270,7 +279,7 @@ impl Counting {
         sink: &mut dyn Sink,
     ) -> Result<Contributions, QueryError> {
         match &self.rows {
-            Some(rows) => Contributions::scan(query, snapshot, rows, sink),
+            Some(rows) => Contributions::scan(query, snapshot, rows, self.key.as_deref(), sink),
             None => Contributions::collect(query, snapshot, &self.selection, self.range, slots, sink),
         }
     }
@@ -288,7 +297,7 @@ impl Rows<'_> {
     /// `group` names the spans that count, `only_without` a dimension that they lack; neither: all.
     pub(super) fn counted(&mut self, tally: &Tally, group: Option<&GroupLabel>, only_without: Option<&str>) -> Counted {
         let Exemplars { query, places, conventions } = self.exemplars;
-        let Counting { selection, rows, range } = self.counting;
+        let Counting { selection, rows, range, .. } = self.counting;
         let (range, rows) = (*range, rows.as_ref());
         let lookup = Lookup { query, places, selection, conventions, range, rows, group, only_without };
         let at = |quantile: &Quantile| Some((*quantile, tally.at(*quantile)?));

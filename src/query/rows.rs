@@ -22,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 const GROUPS_MAX: usize = 50_000;
 
 impl Contributions {
-    /// Gives `sink` every span that `scan` finds.
+    /// Gives `sink` every span that `scan` finds; the labels of its groups have `key`.
     ///
     /// # Errors
     /// `Starting`; `TooLong` after 30 s, `TooManyGroups` beyond 50,000.
@@ -30,13 +30,13 @@ impl Contributions {
         query: &Query,
         snapshot: &Snapshot,
         scan: &RowScan,
+        key: Option<&str>,
         sink: &mut dyn Sink,
     ) -> Result<Self, QueryError> {
         let mut found = Self { coverage: coverage_of(snapshot), ..Self::default() };
         let mut groups = Groups::default();
         let began = clock::instant();
-        let key = scan.by.as_ref().map(ToString::to_string);
-        let grouped = key.is_some();
+        let grouped = scan.by.is_some();
         for opened in open_all(query, snapshot, scan, &mut found)? {
             let blocks = opened.open.blocks(opened.visible);
             let base = opened.base;
@@ -46,7 +46,10 @@ impl Contributions {
                     return Err(QueryError::TooLong { within: WITHIN });
                 }
                 if GROUPS_MAX < groups.values().len() {
-                    return Err(QueryError::TooManyGroups { key: key.unwrap_or_default(), groups_max: GROUPS_MAX });
+                    return Err(QueryError::TooManyGroups {
+                        key: key.unwrap_or_default().to_owned(),
+                        groups_max: GROUPS_MAX,
+                    });
                 }
                 let Some(opened) = found.places.opens.last() else { continue };
                 let block = base.saturating_add(u32::try_from(block_no).unwrap_or(u32::MAX));
@@ -71,10 +74,10 @@ impl Contributions {
             ControlFlow::Continue(())
         });
         found.service_is_known |= snapshot.heads.iter().flat_map(|head| &head.batches).any(|batch| scan.names(batch));
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|_| grouped) {
             // The first one is for spans without a value.
             let values = groups.values().iter().map(|value| Some(value.to_string()));
-            found.groups.labels = std::iter::once(None).chain(values).map(|value| (key.clone(), value)).collect();
+            found.groups.labels = std::iter::once(None).chain(values).map(|value| (key.to_owned(), value)).collect();
         }
         Ok(found)
     }

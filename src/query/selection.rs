@@ -199,11 +199,6 @@ impl Grouping {
         text.parse().ok()
     }
 
-    /// Whether each span is in at most one group.
-    pub fn is_partition(&self) -> bool {
-        *self != Self::AnyPeel
-    }
-
     fn takes_dimension(&self, dimension: &str) -> bool {
         match self {
             Self::Peel(wanted) => wanted == dimension,

@@ -21,7 +21,7 @@ const SERIES_GAP_MAX: u32 = 64;
 pub(super) enum Slots {
     /// The fewest.
     Fewest,
-    /// All of one length, so that the window can be cut between them.
+    /// None longer than this, so that the window can be cut between slots of this length: finer ones at its ends alone.
     Of(Resolution),
 }
 
@@ -30,8 +30,17 @@ impl Slots {
         match self {
             Self::Fewest => cover(range),
             Self::Of(resolution) => {
-                let last = resolution.slot_of(UnixNanos(range.end.0.saturating_sub(1)));
-                vec![(resolution, resolution.slot_of(range.start)..Slot(last.0.saturating_add(1)))]
+                let before_start = UnixNanos(range.start.0.saturating_sub(1));
+                let first = if range.start.0 == 0 { Slot(0) } else { Slot(resolution.slot_of(before_start).0 + 1) };
+                let end = resolution.slot_of(range.end);
+                if end <= first {
+                    return cover(range);
+                }
+                let (whole_start, whole_end) = (resolution.start_of(first), resolution.start_of(end));
+                let mut runs = cover(TimeRange { start: range.start, end: whole_start });
+                runs.push((resolution, first..end));
+                runs.extend(cover(TimeRange { start: whole_end, end: range.end }));
+                runs
             }
         }
     }

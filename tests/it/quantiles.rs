@@ -27,6 +27,8 @@ struct Sent {
     duration: u64,
     trace: String,
     zone: Option<&'static str>,
+    /// Span name: `call` and this.
+    call: u64,
 }
 
 /// The spans of each service.
@@ -61,7 +63,13 @@ fn fill(server: &TestServer, random: &mut Random) -> Exact {
                 (1 << (10 + random.below(30))) + random.below(1 << 20)
             };
             let trace = u128::from(batch * 1_000 + no + 1);
-            exact.entry(service).or_default().push(Sent { start, duration, trace: format!("{trace:032x}"), zone });
+            exact.entry(service).or_default().push(Sent {
+                start,
+                duration,
+                trace: format!("{trace:032x}"),
+                zone,
+                call: no % 5,
+            });
             Span {
                 trace_id: trace.to_be_bytes().to_vec(),
                 span_id: (batch * 1_000 + no + 1).to_be_bytes().to_vec(),
@@ -90,10 +98,14 @@ fn ask(server: &TestServer, exact: &Exact, random: &mut Random) {
     let to = from + (1 + random.below(longest)) * SLOT;
     let mut quantiles: Vec<f64> = (0..8).map(|_| random.below(1_000_001) as f64 / 1e6).collect();
     quantiles.extend([0.0, 1.0]);
-    let inside: Vec<&Sent> = exact[service].iter().filter(|sent| (from..to).contains(&sent.start)).collect();
+    // One question in three reads spans instead of histograms.
+    let only_call = (random.below(3) == 0).then(|| random.below(5));
+    let is_meant = |sent: &&Sent| (from..to).contains(&sent.start) && only_call.is_none_or(|call| call == sent.call);
+    let inside: Vec<&Sent> = exact[service].iter().filter(is_meant).collect();
+    let filter = only_call.map_or(String::new(), |call| format!("&where=%7Bname%3D%22call%20{call}%22%7D"));
     let q: Vec<String> = quantiles.iter().map(f64::to_string).collect();
     let path = format!(
-        "/spandrel/v1/percentile?service={service}&start={from}&end={to}&exemplars=1&by={ZONE}&q={}",
+        "/spandrel/v1/percentile?service={service}&start={from}&end={to}&exemplars=1&by={ZONE}{filter}&q={}",
         q.join(",")
     );
     let answer = server.json(&path);
@@ -111,6 +123,69 @@ fn ask(server: &TestServer, exact: &Exact, random: &mut Random) {
         }
     }
     assert_eq!(seen, groups.len(), "{path}: no other zone");
+}
+
+/// Steps of a window hold its spans, each the ones that start in it; the window beside it is the same as by itself.
+fn ask_over_time(server: &TestServer, exact: &Exact, random: &mut Random) {
+    let service = SERVICES[usize::try_from(random.below(3)).expect("small")];
+    let from = now().0 / SLOT * SLOT - SPREAD + random.below(500) * SLOT;
+    let to = from + (1 + random.below(220)) * SLOT;
+    let step = [SLOT, 3 * SLOT, 6 * SLOT, 60 * SLOT][usize::try_from(random.below(4)).expect("small")];
+    let path = |from: u64, to: u64| format!("/spandrel/v1/percentile?service={service}&start={from}&end={to}&q=0.5,1");
+    let answer = server.json(&format!("{}&step={}s&vs=-10m", path(from, to), step / 1_000_000_000));
+    let mut steps: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for sent in exact[service].iter().filter(|sent| (from..to).contains(&sent.start)) {
+        steps.entry(sent.start / step * step).or_default().push(sent.duration);
+    }
+    let series = answer["series"].as_array().cloned().unwrap_or_default();
+    assert_eq!(series.len(), steps.len(), "{answer}");
+    for (row, (start, mut durations)) in series.iter().zip(steps) {
+        durations.sort_unstable();
+        assert_eq!(row["start_unix_nano"], start.to_string(), "{row}");
+        assert_eq!(row["count"], durations.len(), "{row}");
+        let rank = rank(0.5, durations.len());
+        for (at, exact) in [(0, durations[rank - 1]), (1, durations[durations.len() - 1])] {
+            let bucket = &row["quantiles"][at]["bucket"];
+            let edge = |key: &str| bucket[key].as_u64().expect("a number");
+            assert!(edge("low_ns") <= exact && exact <= edge("high_ns"), "{exact} in {row}");
+        }
+    }
+    let back = 600_000_000_000;
+    let earlier = server.json(&path(from - back, to - back));
+    assert_eq!(
+        (&answer["versus"]["count"], &answer["versus"]["quantiles"]),
+        (&earlier["count"], &earlier["quantiles"])
+    );
+    check_heatmap(server, exact, service, (from, to));
+}
+
+/// Every cell counts the spans of its band and column, and its traces are of both.
+fn check_heatmap(server: &TestServer, exact: &Exact, service: &str, (from, to): (u64, u64)) {
+    let step = 30 * SLOT;
+    let path = format!("/spandrel/v1/heatmap?service={service}&start={from}&end={to}&step=5m&exemplars=3");
+    let answer = server.json(&path);
+    assert_eq!(answer["coverage"]["complete"], true, "{answer}");
+    let mut left: Vec<&Sent> = exact[service].iter().filter(|sent| (from..to).contains(&sent.start)).collect();
+    assert_eq!(answer["count"], left.len(), "{path}");
+    for column in answer["columns"].as_array().expect("columns") {
+        let start: u64 = column["start_unix_nano"].as_str().expect("a time").parse().expect("a number");
+        for cell in column["cells"].as_array().expect("cells") {
+            let edge = |key: &str| cell[key].as_u64().expect("a number");
+            let is_of_cell = |sent: &&Sent| {
+                sent.start / step * step == start && (edge("low_ns")..=edge("high_ns")).contains(&sent.duration)
+            };
+            let (of_cell, others): (Vec<&Sent>, Vec<&Sent>) = left.into_iter().partition(is_of_cell);
+            left = others;
+            assert_eq!(edge("count"), of_cell.len() as u64, "{path}: {cell}");
+            let exemplars = cell["exemplars"].as_array().expect("exemplars");
+            assert_eq!(exemplars.len(), of_cell.len().min(3), "{path}: {cell}");
+            for exemplar in exemplars {
+                let sent = of_cell.iter().find(|sent| exemplar["trace_id"] == *sent.trace);
+                assert_eq!(exemplar["duration_ns"], sent.expect("a span of the cell").duration, "{path}: {cell}");
+            }
+        }
+    }
+    assert!(left.is_empty(), "{path}: {} spans are in no cell", left.len());
 }
 
 /// One counted part of an answer against the spans that it must speak of.
@@ -152,9 +227,12 @@ fn rel_19_every_quantile_is_within_its_stated_error_and_brings_a_span_of_its_buc
     });
     let mut random = Random(23);
     let exact = fill(&server, &mut random);
-    let questions: u64 = std::env::var("SPANDREL_QUESTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
+    let questions: u64 = std::env::var("SPANDREL_QUESTIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000);
     for _ in 0..questions / 10 {
         ask(&server, &exact, &mut random);
+        if random.below(8) == 0 {
+            ask_over_time(&server, &exact, &mut random);
+        }
     }
     let partitions = server.json("/spandrel/v1/status")["partitions"].clone();
     let sealed = partitions.as_array().expect("a list").iter().filter(|partition| partition["sealed"] == true).count();

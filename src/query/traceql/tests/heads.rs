@@ -60,6 +60,7 @@ fn sorted(found: &[FoundSpan], groups: &Groups) -> Vec<(u64, u64, Option<String>
 fn a_scan_finds_the_same_before_and_after_a_block_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig {
+        conventions: Arc::default(),
         data_dir: dir.path().to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 8,
