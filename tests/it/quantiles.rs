@@ -1,6 +1,6 @@
 //! Every percentile against an exact sort of the same spans, from the head, from blocks and from roll-ups together.
 //!
-//! 10,000 questions by default; `SPANDREL_QUESTIONS=1000000` for more.
+//! 3,000 questions by default; `SPANDREL_QUESTIONS=1000000` for more.
 
 use std::collections::BTreeMap;
 
