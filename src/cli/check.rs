@@ -128,7 +128,7 @@ fn check(
     if rebuilt && journal_is_sound {
         found.notes.push("no span is lost: the next start rebuilds the database of the journal".to_owned());
     }
-    *before = Some(Before { seq: idle.seq(), last_sequence });
+    *before = Some(Before { seq: idle.last_seq(), last_sequence });
     (found, database_is_sound)
 }
 

@@ -209,6 +209,7 @@ fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: None,
+        rollup_retention: None,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,

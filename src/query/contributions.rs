@@ -29,7 +29,8 @@ pub(super) struct Contributions {
 /// A partition that was read.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) seq: u64,
+    /// Of the partition.
+    pub(super) identity: u64,
     pub(super) open: Arc<OpenPartition>,
     /// Blocks that belong to the snapshot.
     pub(super) visible: u64,
@@ -124,7 +125,7 @@ impl Contributions {
                 }
             }
             let read = query.store()?.open_partition(partition).and_then(|open| {
-                found.opens.push(Opened { seq: partition.seq(), open: Arc::clone(&open), visible: *visible });
+                found.opens.push(Opened { identity: partition.identity(), open: Arc::clone(&open), visible: *visible });
                 match &manifest {
                     Some(manifest) => found.add_rollups(&open, manifest),
                     None => found.add_blocks(&open, *visible),

@@ -218,7 +218,7 @@ impl Contributions {
         let mut by_block: BTreeMap<(usize, u64), Vec<u32>> = BTreeMap::new();
         for place in places {
             let Some(opened) = self.opens.get(place.open) else { continue };
-            match query.exemplars.get((opened.seq, place.block_no, place.row)) {
+            match query.exemplars.get((opened.identity, place.block_no, place.row)) {
                 Some(known) => found.push(known),
                 None => by_block.entry((place.open, place.block_no)).or_default().push(place.row),
             }
@@ -233,7 +233,7 @@ impl Contributions {
                     let horizon = block.summary().horizon;
                     for (at, row) in rows.iter().enumerate() {
                         let Some(exemplar) = exemplar(&spans, at, horizon) else { continue };
-                        query.exemplars.insert((opened.seq, block_no, *row), &exemplar);
+                        query.exemplars.insert((opened.identity, block_no, *row), &exemplar);
                         found.push(exemplar);
                     }
                 }

@@ -117,15 +117,26 @@ fn pieces(rows: &[RowRef]) -> Vec<&[RowRef]> {
 
 /// Either everything of the block is in the batch afterwards, or nothing.
 fn put_block(batch: &mut Batch, block_no: u64, part: &HeadPart, rows: &[RowRef], dir: &Path) -> Result<(), StoreError> {
+    for (section, bytes) in encode_block(part, rows, block_no, dir)? {
+        batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, &bytes);
+    }
+    Ok(())
+}
+
+/// All sections of a block, its latency slots among them.
+pub(super) fn encode_block(
+    part: &HeadPart,
+    rows: &[RowRef],
+    block_no: u64,
+    dir: &Path,
+) -> Result<Vec<(SectionId, Vec<u8>)>, StoreError> {
     let encoded =
         block::encode(&part.batches, rows, part.horizon).map_err(|source| block_error(dir, block_no, source))?;
     let slots = latency_slots(part, rows, &encoded.row_series)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
-    for (section, bytes) in &encoded.sections {
-        batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, bytes);
-    }
-    batch.put_section(Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 }, &slots);
-    Ok(())
+    let mut sections = encoded.sections;
+    sections.push((SectionId::LATENCY, slots));
+    Ok(sections)
 }
 
 /// Histograms and exemplars of the block's rows, of exactly those rows.

@@ -7,6 +7,7 @@
 //!                                         BLOCKS    the pages, once sealed
 //!                                         TRACES    which block holds a trace
 //!                                         SEALED    written last
+//! data/pins                                         traces that people keep
 //! data/quarantine/..                                what would not open; never deleted
 //! ```
 //!
@@ -27,7 +28,10 @@ mod open;
 mod pack;
 mod pages;
 mod partition;
+mod pinning;
+mod pins;
 mod rebuild;
+mod remnant;
 mod retention;
 mod rollup;
 mod seal;
@@ -58,6 +62,7 @@ pub use manifest::Manifest;
 pub use open::{EachSlot, OpenPartition};
 pub use pages::BlockSections;
 pub use partition::Partition;
+pub use pins::{Pin, PinError};
 pub use rebuild::Rebuild;
 pub use rollup::{RollupTable, RollupWindow};
 pub use series_table::SeriesList;
@@ -65,6 +70,7 @@ pub use trace_index::TraceBlocks;
 
 use files::DirLock;
 use head::Head;
+use pins::Pins;
 
 /// Settings of the store.
 #[derive(Clone, Debug)]
@@ -77,6 +83,9 @@ pub struct StoreConfig {
     pub open_partitions_max: usize,
     /// Spans older than this are dropped with their partition; `None` keeps them until the disk budget is used up.
     pub retention: Option<DurationNanos>,
+    /// Roll-ups older than this go, with the traces that they pin; `None` keeps them until they take more than their share
+    /// of the disk budget.
+    pub rollup_retention: Option<DurationNanos>,
     /// Services whose spans stay for another time.
     pub keep: Vec<KeepRule>,
     /// Bytes of all partitions together above which the oldest ones are dropped.
@@ -248,6 +257,8 @@ pub struct Store {
     state: RwLock<State>,
     /// Sealed partitions that are open, least recently used first.
     open_sealed: Mutex<Vec<Arc<Partition>>>,
+    /// Taken before `state` where both are.
+    pins: Mutex<Pins>,
     _lock: DirLock,
 }
 
@@ -314,6 +325,7 @@ impl Store {
         keep::finish_generations(&partitions_dir)?;
         let mut partitions = Vec::new();
         let mut quarantined = files::entry_names(&config.data_dir.join("quarantine"));
+        let pins = pinning::open(&config.data_dir, &mut quarantined)?;
         for name in files::entry_names(&partitions_dir) {
             let dir = partitions_dir.join(&name);
             Manifest::check_version(&dir)?;
@@ -333,6 +345,7 @@ impl Store {
             counters,
             state: RwLock::new(state),
             open_sealed: Mutex::new(Vec::new()),
+            pins: Mutex::new(pins),
             _lock: lock,
         })
     }
@@ -372,7 +385,7 @@ impl Store {
     /// # Errors
     /// `File` or `Engine` when it cannot be created.
     pub fn start_partition(&self) -> Result<Arc<Partition>, StoreError> {
-        let last = self.state.read().partitions.last().map_or(0, |partition| partition.seq());
+        let last = self.state.read().partitions.last().map_or(0, |partition| partition.last_seq());
         let partition = Arc::new(Partition::create(&self.config, last + 1, self.clock.now())?);
         self.state.write().partitions.push(Arc::clone(&partition));
         Ok(partition)

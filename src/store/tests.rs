@@ -19,6 +19,7 @@ fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, S
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: Some(DurationNanos::from_secs(3_600)),
+        rollup_retention: None,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,

@@ -158,6 +158,7 @@ impl Both {
             cache_bytes: 1 << 20,
             open_partitions_max: 1,
             retention: Some(DurationNanos::from_secs(3_600)),
+            rollup_retention: None,
             keep: vec![KeepRule { service: "kept".to_owned(), keep: DurationNanos::from_secs(5 * 3_600) }],
             disk_bytes_max: u64::MAX,
             verify_at_start_bytes_max: 64 << 20,

@@ -1,0 +1,200 @@
+//! Which traces stay when the spans around them leave.
+//!
+//! *Pinned* are the traces of long-term exemplars, of this partition and of its neighbours in time, and those that people
+//! pinned: exemplars of roll-ups lead to them and to no others. A trace may have spans in several partitions: as long as one
+//! shows it, all keep it. Beside those, the spans of traces that a neighbour still holds entirely stay until this partition is
+//! rewritten the next time, so that whatever a live partition shows is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::block::Block;
+use crate::latency::{Bucket, Resolution, Slot};
+use crate::limits::{LONG_TERM_EXEMPLARS_MAX, NEIGHBOUR_SECS, STRADDLING_SECS};
+use crate::model::{DurationNanos, SeriesKey, TimeRange, TraceId, UnixNanos};
+
+use super::super::{HeadPart, Manifest, OpenPartition, Partition, Store, StoreError};
+use super::{Input, Plan};
+
+/// An exemplar of some input: ordered as `latency::Exemplar` is.
+type Candidate = (Bucket, usize, u32, u32);
+
+/// What stays beside the services that stay as a whole.
+#[derive(Debug, Default)]
+pub(super) struct TracesThatStay {
+    /// Exemplars may lead to these.
+    pub(super) pinned: BTreeSet<TraceId>,
+    /// No exemplar of this partition leads to these: a live neighbour may show them.
+    pub(super) straddling: BTreeSet<TraceId>,
+}
+
+impl TracesThatStay {
+    pub(super) fn keeps(&self, trace: TraceId) -> bool {
+        self.pinned.contains(&trace) || self.straddling.contains(&trace)
+    }
+}
+
+impl Store {
+    /// Both sets may name traces of which the inputs hold nothing.
+    pub(super) fn traces_that_stay(
+        &self,
+        inputs: &[Input],
+        plan: &Plan<'_>,
+        by_hand: &BTreeSet<TraceId>,
+    ) -> Result<TracesThatStay, StoreError> {
+        let mut traces = TracesThatStay { pinned: by_hand.clone(), straddling: BTreeSet::new() };
+        if plan.finest.is_some() {
+            let opens: Vec<&OpenPartition> = inputs.iter().map(|input| &*input.open).collect();
+            traces.pinned.append(&mut long_term(&opens)?);
+        }
+        let mut blocks = Vec::new();
+        for input in inputs {
+            for block_no in input.open.block_numbers() {
+                blocks.push(input.open.readable_block(block_no)?);
+            }
+        }
+        let held = Held { blocks };
+        let snapshot = self.snapshot();
+        for (neighbour, visible) in &snapshot.partitions {
+            if inputs.iter().any(|input| Arc::ptr_eq(&input.partition, neighbour)) {
+                continue;
+            }
+            let asked = self.ask_neighbour(neighbour, *visible, inputs, &held, &mut traces);
+            if let Err(error) = asked {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(neighbour = neighbour.name(), error, "not asked which traces it shows");
+            }
+        }
+        snapshot.heads.iter().for_each(|head| straddling_head(head, &held, &mut traces.straddling));
+        Ok(traces)
+    }
+
+    fn ask_neighbour(
+        &self,
+        neighbour: &Arc<Partition>,
+        visible: u64,
+        inputs: &[Input],
+        held: &Held,
+        traces: &mut TracesThatStay,
+    ) -> Result<(), StoreError> {
+        let Some(manifest) = neighbour.manifest() else {
+            return straddling(&*self.open_partition(neighbour)?, visible, held, &mut traces.straddling);
+        };
+        let touches = |secs| inputs.iter().any(|input| touch(&input.manifest, &manifest, secs));
+        if !touches(NEIGHBOUR_SECS) {
+            return Ok(());
+        }
+        if manifest.is_remnant() {
+            traces.pinned.append(&mut self.open_partition(neighbour)?.pinned()?);
+        } else if manifest.is_live() {
+            let open = self.open_partition(neighbour)?;
+            traces.pinned.extend(neighbour.long_term(|| long_term(&[&*open]))?.iter());
+            if touches(STRADDLING_SECS) {
+                straddling(&open, visible, held, &mut traces.straddling)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether two partitions have spans less than so many seconds apart.
+fn touch(one: &Manifest, other: &Manifest, secs: u64) -> bool {
+    let slack = DurationNanos::from_secs(secs);
+    let start = one.min_time.saturating_sub(slack);
+    let end = UnixNanos(one.max_time.saturating_add(slack).0.saturating_add(1));
+    TimeRange { start, end }.meets(other.min_time, other.max_time)
+}
+
+/// The blocks that are about to go, with their filters.
+struct Held {
+    blocks: Vec<Arc<Block>>,
+}
+
+impl Held {
+    fn may_hold(&self, trace: TraceId) -> bool {
+        self.blocks.iter().any(|block| block.may_hold(trace))
+    }
+}
+
+fn straddling(
+    open: &OpenPartition,
+    visible: u64,
+    held: &Held,
+    found: &mut BTreeSet<TraceId>,
+) -> Result<(), StoreError> {
+    for block_no in 1..=visible {
+        open.traces(block_no, &mut |trace| {
+            if held.may_hold(trace) {
+                let _new = found.insert(trace);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn straddling_head(head: &HeadPart, held: &Held, found: &mut BTreeSet<TraceId>) {
+    for batch in &head.batches {
+        for run in batch.spans.chunk_by(|a, b| a.trace_id == b.trace_id) {
+            found.extend(run.first().map(|span| span.trace_id).filter(|trace| held.may_hold(*trace)));
+        }
+    }
+}
+
+/// The traces of the long-term exemplars: of each series that counts toward a service's latency and each hour the slowest
+/// kept one of every octave of latency, from the slowest octave down.
+///
+/// What was chosen once is chosen again from what is left, whoever asks.
+pub(super) fn long_term(opens: &[&OpenPartition]) -> Result<BTreeSet<TraceId>, StoreError> {
+    let mut by_slot: BTreeMap<(Arc<SeriesKey<'static>>, Slot), Vec<Candidate>> = BTreeMap::new();
+    for (input, open) in opens.iter().enumerate() {
+        let series = open.rollup_series()?;
+        for window in open.rollup_windows(Resolution::Hour) {
+            open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
+                let Some(key) = series.get(number as usize).filter(|key| key.entry) else { return };
+                let exemplars = latency.exemplars.iter().map(|one| (one.bucket, input, one.block, one.row));
+                by_slot.entry((Arc::clone(key), slot)).or_default().extend(exemplars);
+            })?;
+        }
+    }
+    let mut places: BTreeMap<(usize, u64), BTreeSet<u32>> = BTreeMap::new();
+    for candidates in by_slot.into_values() {
+        for (_, input, block, row) in slowest_of_octaves(candidates) {
+            let _new = places.entry((input, u64::from(block))).or_default().insert(row);
+        }
+    }
+    let mut traces = BTreeSet::new();
+    for ((input, block_no), rows) in places {
+        let Some(open) = opens.get(input) else { continue };
+        let mut rows = rows.into_iter().peekable();
+        for (trace, run) in open.trace_runs(block_no)? {
+            while rows.next_if(|row| run.contains(row)).is_some() {
+                let _new = traces.insert(trace);
+            }
+        }
+    }
+    Ok(traces)
+}
+
+fn slowest_of_octaves(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+    candidates.sort_unstable_by(|a, b| b.cmp(a));
+    let octave = |candidate: &Candidate| candidate.0.low().0.max(1).ilog2();
+    candidates.dedup_by_key(|candidate| octave(candidate));
+    candidates.truncate(LONG_TERM_EXEMPLARS_MAX);
+    candidates
+}
+
+#[cfg(test)]
+mod choice_tests {
+    use super::*;
+
+    #[test]
+    fn of_each_octave_the_slowest_is_chosen_and_never_more_than_the_bound() {
+        let at = |micros: u64, row| (Bucket::of(DurationNanos(micros * 1_000)), 0, 1, row);
+        let chosen = slowest_of_octaves(vec![at(1_000, 1), at(1_020, 2), at(3_000, 3), at(900, 4), at(3_000, 5)]);
+        assert_eq!(chosen.iter().map(|chosen| chosen.3).collect::<Vec<_>>(), [5, 2, 4], "{chosen:?}");
+        let all = (0..32).map(|octave| at(1 << octave, octave)).collect();
+        let chosen = slowest_of_octaves(all);
+        assert_eq!(chosen.len(), LONG_TERM_EXEMPLARS_MAX);
+        assert!(chosen.is_sorted_by(|a, b| b < a), "the slowest first");
+    }
+}
