@@ -131,6 +131,7 @@ fn report_store(traffic: &mut Traffic, n_blocks: usize) {
         open_partitions_max: 8,
         retention: None,
         rollup_retention: None,
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         verify_at_start_bytes_max: u64::MAX,
         disk_bytes_max: u64::MAX,

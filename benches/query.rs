@@ -18,6 +18,7 @@ fn filled(dir: &std::path::Path) -> (Query, TraceId) {
         open_partitions_max: 8,
         retention: None,
         rollup_retention: None,
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: u64::MAX,

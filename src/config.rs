@@ -315,6 +315,7 @@ impl RawConfig {
             open_partitions_max: memory.open_partitions,
             retention: Some(retention),
             rollup_retention: Some(duration("rollup-retention", self.rollup_retention.as_deref(), "400d")?),
+            remnants_merged_at_once: limits::REMNANTS_MERGED_AT_ONCE,
             keep,
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
             verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,

@@ -24,6 +24,8 @@ pub(super) struct Contributions {
     pub(super) wanted: Wanted,
     pub(super) service_is_known: bool,
     pub(super) coverage: Coverage,
+    /// Up to when spans have left, and how long the slots are that their roll-ups had to be answered by.
+    whole_slots: Option<(UnixNanos, Resolution)>,
 }
 
 /// A partition that was read.
@@ -34,6 +36,8 @@ pub(super) struct Opened {
     pub(super) open: Arc<OpenPartition>,
     /// Blocks that belong to the snapshot.
     pub(super) visible: u64,
+    /// The spans of the service have left but for pinned traces: exemplars of roll-ups lead to those, and nothing else does.
+    pub(super) has_left: bool,
 }
 
 /// One slot of one series.
@@ -87,8 +91,8 @@ impl Wanted {
         self.range.contains(at)
     }
 
-    fn among(&self, services: &[ServiceCount]) -> bool {
-        services.iter().any(|count| self.names(&count.namespace, &count.service))
+    fn among<'a>(&self, services: impl IntoIterator<Item = &'a ServiceCount>) -> bool {
+        services.into_iter().any(|count| self.names(&count.namespace, &count.service))
     }
 
     /// The smallest run of series that holds all that count.
@@ -97,6 +101,12 @@ impl Wanted {
         let Some(first) = taken.next() else { return 0..0 };
         first..taken.last().unwrap_or(first) + 1
     }
+}
+
+/// To the second.
+fn shown(at: UnixNanos) -> jiff::Timestamp {
+    let secs = i64::try_from(at.0 / 1_000_000_000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::MAX)
 }
 
 impl Contributions {
@@ -115,25 +125,32 @@ impl Contributions {
             wanted,
             service_is_known: false,
             coverage: coverage_of(snapshot),
+            whole_slots: None,
         };
         for (partition, visible) in &snapshot.partitions {
             let manifest = partition.manifest();
             if let Some(manifest) = &manifest {
-                found.service_is_known |= found.wanted.among(&manifest.services);
-                if !manifest.meets(range) || !found.wanted.among(&manifest.services) {
+                found.service_is_known |= found.wanted.among(manifest.counted_services());
+                if !manifest.meets(range) || !found.wanted.among(manifest.counted_services()) {
                     continue;
                 }
             }
             let read = query.store()?.open_partition(partition).and_then(|open| {
-                found.opens.push(Opened { identity: partition.identity(), open: Arc::clone(&open), visible: *visible });
+                let has_left = manifest.as_ref().is_some_and(|manifest| found.wanted.among(&manifest.left));
+                let (identity, visible) = (partition.identity(), *visible);
+                found.opens.push(Opened { identity, open: Arc::clone(&open), visible, has_left });
                 match &manifest {
                     Some(manifest) => found.add_rollups(&open, manifest),
-                    None => found.add_blocks(&open, *visible),
+                    None => found.add_blocks(&open, visible),
                 }
             });
             if let Err(error) = read {
                 query.unreadable(&mut found.coverage, &format!("partition {}", partition.name()), &error);
             }
+        }
+        if let Some((until, slots)) = found.whole_slots {
+            let (until, secs) = (shown(until), slots.secs());
+            found.coverage.missing(format!("before {until} windows are whole slots of {secs} s: only roll-ups are left"));
         }
         found.add_heads();
         Ok(found)
@@ -179,7 +196,10 @@ impl Contributions {
         // Clipped to the days of the partition, so that "all time" is not a million empty slots.
         let start = self.wanted.range.start.max(UnixNanos(manifest.min_time.0 / DAY * DAY));
         let end = UnixNanos((manifest.max_time.0 / DAY).saturating_add(1).saturating_mul(DAY));
-        let range = TimeRange { start, end: self.wanted.range.end.min(end) };
+        let mut range = TimeRange { start, end: self.wanted.range.end.min(end) };
+        if let Some(finest) = manifest.finest.filter(|_| self.wanted.among(&manifest.left)) {
+            range = self.widened(range, finest, manifest);
+        }
         for (resolution, slots) in cover(range) {
             let last = Slot(slots.end.0.saturating_sub(1));
             let (first, last) = (RollupWindow::of(resolution, slots.start), RollupWindow::of(resolution, last));
@@ -189,6 +209,21 @@ impl Contributions {
             }
         }
         Ok(())
+    }
+
+    /// The range in whole slots of the finest roll-ups that are left; says so when it is another one than was asked for.
+    fn widened(&mut self, range: TimeRange, finest: Resolution, manifest: &Manifest) -> TimeRange {
+        let wide = TimeRange {
+            start: finest.start_of(finest.slot_of(range.start)),
+            end: finest.start_of(Slot(finest.slot_of(UnixNanos(range.end.0.saturating_sub(1))).0 + 1)),
+        };
+        if wide != range && (manifest.meets(TimeRange { start: wide.start, end: range.start })
+            || manifest.meets(TimeRange { start: range.end, end: wide.end }))
+        {
+            let known = self.whole_slots.get_or_insert((manifest.max_time, finest));
+            *known = (known.0.max(manifest.max_time), known.1.max(finest));
+        }
+        wide
     }
 
     /// Takes the slots that `read` gives, of the series that count.

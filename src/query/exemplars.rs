@@ -98,9 +98,9 @@ impl Contributions {
             self.resolve(query, &places, &mut found, coverage);
         }
         if found.is_empty() {
-            // Only damage leads here: the next slower ones are better than none, and say that they are not exact.
-            let mut above = self.kept(|known| bucket < known);
-            above.truncate(candidates);
+            // Damage leads here, and spans that have left, of which a few slow ones are pinned: the next slower ones are better
+            // than none, and say that they are not exact.
+            let above = self.next_above(bucket, candidates);
             self.resolve(query, &above, &mut found, coverage);
         }
         for exemplar in &mut found {
@@ -134,11 +134,26 @@ impl Contributions {
         places
     }
 
+    /// Places of kept exemplars of slower buckets, the nearest bucket first.
+    fn next_above(&self, bucket: Bucket, candidates: usize) -> Vec<Place> {
+        let mut above = Vec::new();
+        for stored in &self.stored {
+            for exemplar in stored.latency.exemplars.iter().filter(|exemplar| bucket < exemplar.bucket) {
+                let place = Place { open: stored.open, block_no: u64::from(exemplar.block), row: exemplar.row };
+                above.push((exemplar.bucket, std::cmp::Reverse(place)));
+            }
+        }
+        above.sort_unstable();
+        above.dedup();
+        above.truncate(candidates);
+        above.into_iter().map(|(_, place)| place.0).collect()
+    }
+
     /// For each roll-up that counted something in `bucket`: what the blocks behind it kept of that bucket.
     fn slowest_behind_rollups(&self, query: &Query, bucket: Bucket, coverage: &mut Coverage) -> Vec<Place> {
         let mut places = Vec::new();
         for stored in self.slots_with(bucket).filter(|stored| stored.block_no.is_none()) {
-            let Some(opened) = self.opens.get(stored.open) else { continue };
+            let Some(opened) = self.opens.get(stored.open).filter(|opened| !opened.has_left) else { continue };
             let slots =
                 Resolution::TenSeconds.slot_of(stored.slot.start)..Resolution::TenSeconds.slot_of(stored.slot.end);
             for (block_no, block) in opened.open.blocks(opened.visible) {
@@ -173,7 +188,7 @@ impl Contributions {
         let mut slots: Vec<&Stored> = self.slots_with(bucket).collect();
         slots.sort_by_key(|stored| std::cmp::Reverse(stored.slot.start));
         for stored in slots {
-            let Some(opened) = self.opens.get(stored.open) else { continue };
+            let Some(opened) = self.opens.get(stored.open).filter(|opened| !opened.has_left) else { continue };
             let blocks = stored.block_no.map_or(1..=opened.visible, |block_no| block_no..=block_no);
             for block_no in blocks.rev() {
                 if !looked_at.insert((stored.open, block_no)) {

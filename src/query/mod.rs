@@ -66,6 +66,11 @@ fn nearest_hint(nearest: &[String]) -> String {
     if nearest.is_empty() { "; none are stored yet".to_owned() } else { format!("; known are {}", nearest.join(", ")) }
 }
 
+/// How often a question is asked while partitions are replaced under its hands: they are replaced one by one.
+const ATTEMPTS: usize = 5;
+/// How the reason ends that asking again removes.
+const REPLACED: &str = " was replaced while it was read; ask again";
+
 /// What an answer speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -77,6 +82,11 @@ impl Coverage {
     /// Nothing is missing.
     pub fn is_complete(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// Whether something was replaced while it was read: asking again answers.
+    fn is_outdated(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.ends_with(REPLACED))
     }
 
     fn missing(&mut self, reason: String) {
@@ -171,7 +181,7 @@ impl Query {
             return;
         }
         if matches!(error, StoreError::Replaced { .. }) {
-            return coverage.missing(format!("{what} was replaced while it was read; ask again"));
+            return coverage.missing(format!("{what}{REPLACED}"));
         }
         self.counters.damaged_reads.add(1);
         let mut left_out = self.left_out.lock();

@@ -67,8 +67,14 @@ impl Query {
             return Err(QueryError::EmptyWindow { start, end });
         }
         let range = whole_slots(question.range);
-        let snapshot = self.store()?.snapshot();
-        let contributions = Contributions::collect(self, &snapshot, question, range)?;
+        let collect = || Contributions::collect(self, &self.store()?.snapshot(), question, range);
+        let mut contributions = collect()?;
+        for _ in 1..super::ATTEMPTS {
+            if !contributions.coverage.is_outdated() {
+                break;
+            }
+            contributions = collect()?;
+        }
         if !contributions.service_is_known {
             let nearest = self.nearest_services(&question.service)?;
             return Err(QueryError::UnknownService { service: question.service.clone(), nearest });

@@ -86,6 +86,8 @@ pub struct StoreConfig {
     /// Roll-ups older than this go, with the traces that they pin; `None` keeps them until they take more than their share
     /// of the disk budget.
     pub rollup_retention: Option<DurationNanos>,
+    /// How many neighbours that let their spans go become one; at least 2.
+    pub remnants_merged_at_once: usize,
     /// Services whose spans stay for another time.
     pub keep: Vec<KeepRule>,
     /// Bytes of all partitions together above which the oldest ones are dropped.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::latency::{Bucket, Resolution, Slot};
+use crate::latency::{Bucket, Exemplar, Resolution, Slot};
 use crate::limits::{LONG_TERM_EXEMPLARS_MAX, NEIGHBOUR_SECS, STRADDLING_SECS};
 use crate::model::{DurationNanos, SeriesKey, TimeRange, TraceId, UnixNanos};
 
@@ -44,8 +44,8 @@ impl Store {
     ) -> Result<TracesThatStay, StoreError> {
         let mut traces = TracesThatStay { pinned: by_hand.clone(), straddling: BTreeSet::new() };
         if plan.finest.is_some() {
-            let opens: Vec<&OpenPartition> = inputs.iter().map(|input| &*input.open).collect();
-            traces.pinned.append(&mut long_term(&opens)?);
+            let showing: Vec<Showing<'_>> = inputs.iter().map(|input| Showing::of(&input.partition, &input.open)).collect();
+            traces.pinned.append(&mut long_term(&showing)?);
         }
         let mut blocks = Vec::new();
         for input in inputs {
@@ -88,7 +88,7 @@ impl Store {
             traces.pinned.append(&mut self.open_partition(neighbour)?.pinned()?);
         } else if manifest.is_live() {
             let open = self.open_partition(neighbour)?;
-            traces.pinned.extend(neighbour.long_term(|| long_term(&[&*open]))?.iter());
+            traces.pinned.extend(neighbour.long_term(|| long_term(&[Showing::of(neighbour, &open)]))?.iter());
             if touches(STRADDLING_SECS) {
                 straddling(&open, visible, held, &mut traces.straddling)?;
             }
@@ -140,39 +140,65 @@ fn straddling_head(head: &HeadPart, held: &Held, found: &mut BTreeSet<TraceId>) 
     }
 }
 
+/// A partition that shows exemplars.
+#[derive(Clone, Copy)]
+struct Showing<'a> {
+    open: &'a OpenPartition,
+    /// Spans have left: only traces that are pinned are still whole.
+    is_later: bool,
+}
+
+impl<'a> Showing<'a> {
+    fn of(partition: &Partition, open: &'a OpenPartition) -> Self {
+        Self { open, is_later: 1 < partition.generation() }
+    }
+
+    /// The traces of exemplars at these places.
+    fn traces_at(&self, places: &BTreeSet<(u32, u32)>) -> Result<BTreeMap<(u32, u32), TraceId>, StoreError> {
+        let (mut traces, mut rest) = (BTreeMap::new(), places.iter().copied().peekable());
+        while let Some((block, _)) = rest.peek().copied() {
+            for (trace, run) in self.open.trace_runs(u64::from(block))? {
+                while let Some(place) = rest.next_if(|(of, row)| *of == block && run.contains(row)) {
+                    let _new = traces.insert(place, trace);
+                }
+            }
+            while rest.next_if(|(of, _)| *of == block).is_some() {}
+        }
+        Ok(traces)
+    }
+}
+
 /// The traces of the long-term exemplars: of each series that counts toward a service's latency and each hour the slowest
 /// kept one of every octave of latency, from the slowest octave down.
 ///
-/// What was chosen once is chosen again from what is left, whoever asks.
-pub(super) fn long_term(opens: &[&OpenPartition]) -> Result<BTreeSet<TraceId>, StoreError> {
+/// What was chosen once is chosen again from what is left, whoever asks: of a later generation only pinned traces can be.
+fn long_term(showing: &[Showing<'_>]) -> Result<BTreeSet<TraceId>, StoreError> {
     let mut by_slot: BTreeMap<(Arc<SeriesKey<'static>>, Slot), Vec<Candidate>> = BTreeMap::new();
-    for (input, open) in opens.iter().enumerate() {
-        let series = open.rollup_series()?;
-        for window in open.rollup_windows(Resolution::Hour) {
-            open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
+    let mut traces = Vec::new();
+    for (input, one) in showing.iter().enumerate() {
+        let series = one.open.rollup_series()?;
+        let (mut exemplars, mut places) = (Vec::new(), BTreeSet::new());
+        for window in one.open.rollup_windows(Resolution::Hour) {
+            one.open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
                 let Some(key) = series.get(number as usize).filter(|key| key.entry) else { return };
-                let exemplars = latency.exemplars.iter().map(|one| (one.bucket, input, one.block, one.row));
-                by_slot.entry((Arc::clone(key), slot)).or_default().extend(exemplars);
+                for exemplar in &latency.exemplars {
+                    exemplars.push((Arc::clone(key), slot, *exemplar));
+                    let _new = places.insert((exemplar.block, exemplar.row));
+                }
             })?;
         }
-    }
-    let mut places: BTreeMap<(usize, u64), BTreeSet<u32>> = BTreeMap::new();
-    for candidates in by_slot.into_values() {
-        for (_, input, block, row) in slowest_of_octaves(candidates) {
-            let _new = places.entry((input, u64::from(block))).or_default().insert(row);
-        }
-    }
-    let mut traces = BTreeSet::new();
-    for ((input, block_no), rows) in places {
-        let Some(open) = opens.get(input) else { continue };
-        let mut rows = rows.into_iter().peekable();
-        for (trace, run) in open.trace_runs(block_no)? {
-            while rows.next_if(|row| run.contains(row)).is_some() {
-                let _new = traces.insert(trace);
+        let of_input = one.traces_at(&places)?;
+        let pinned = if one.is_later { Some(one.open.pinned()?) } else { None };
+        let is_whole = |trace: &TraceId| pinned.as_ref().is_none_or(|pinned| pinned.contains(trace));
+        for (key, slot, Exemplar { bucket, block, row }) in exemplars {
+            if of_input.get(&(block, row)).is_some_and(is_whole) {
+                by_slot.entry((key, slot)).or_default().push((bucket, input, block, row));
             }
         }
+        traces.push(of_input);
     }
-    Ok(traces)
+    let chosen = by_slot.into_values().flat_map(slowest_of_octaves);
+    Ok(chosen.filter_map(|(_, input, block, row)| traces.get(input)?.get(&(block, row)).copied()).collect())
 }
 
 fn slowest_of_octaves(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
@@ -190,7 +216,7 @@ mod choice_tests {
     #[test]
     fn of_each_octave_the_slowest_is_chosen_and_never_more_than_the_bound() {
         let at = |micros: u64, row| (Bucket::of(DurationNanos(micros * 1_000)), 0, 1, row);
-        let chosen = slowest_of_octaves(vec![at(1_000, 1), at(1_020, 2), at(3_000, 3), at(900, 4), at(3_000, 5)]);
+        let chosen = slowest_of_octaves(vec![at(1_000, 1), at(1_020, 2), at(3_000, 3), at(500, 4), at(3_000, 5)]);
         assert_eq!(chosen.iter().map(|chosen| chosen.3).collect::<Vec<_>>(), [5, 2, 4], "{chosen:?}");
         let all = (0..32).map(|octave| at(1 << octave, octave)).collect();
         let chosen = slowest_of_octaves(all);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::limits::{REMNANT_BYTES_MAX, REMNANTS_MERGED_AT_ONCE, REWRITES_PER_STEP};
+use crate::limits::{REMNANT_BYTES_MAX, REWRITES_PER_STEP};
 use crate::model::UnixNanos;
 
 use super::super::{Manifest, Partition, Store, StoreError, files};
@@ -23,7 +23,7 @@ impl Store {
     pub(in crate::store) fn tend_remnants(&self, now: UnixNanos) -> Result<(), StoreError> {
         for _ in 0..REWRITES_PER_STEP {
             let runs = self.runs_of_remnants();
-            let merge = runs.iter().find_map(|run| mergeable(run));
+            let merge = runs.iter().find_map(|run| mergeable(run, self.config.remnants_merged_at_once));
             let stale = || runs.iter().flatten().find(|remnant| self.is_too_fine(&remnant.manifest, now));
             let chosen: Vec<&Remnant> = match merge {
                 Some(some) => some.iter().collect(),
@@ -57,7 +57,7 @@ impl Store {
             match partition.manifest().filter(|manifest| manifest.is_remnant()) {
                 Some(manifest) => {
                     let bytes = files::tree_bytes(partition.dir());
-                    let tier = tier(partition.last_seq() - partition.seq() + 1);
+                    let tier = tier(partition.last_seq() - partition.seq() + 1, self.config.remnants_merged_at_once);
                     if let Some(run) = runs.last_mut() {
                         run.push(Remnant { partition, manifest, bytes, tier });
                     }
@@ -70,14 +70,14 @@ impl Store {
 }
 
 /// How often as many as are merged at once were merged: each span and slot is so copied a few times at most.
-fn tier(partitions: u64) -> u32 {
-    partitions.saturating_sub(1).checked_ilog(REMNANTS_MERGED_AT_ONCE as u64).map_or(0, |merges| merges + 1)
+fn tier(partitions: u64, at_once: usize) -> u32 {
+    partitions.saturating_sub(1).checked_ilog(at_once.max(2) as u64).map_or(0, |merges| merges + 1)
 }
 
 /// As many neighbours of one tier as are merged at once, or fewer where their bytes are enough.
-fn mergeable(run: &[Remnant]) -> Option<&[Remnant]> {
+fn mergeable(run: &[Remnant], at_once: usize) -> Option<&[Remnant]> {
     let tiers = run.chunk_by(|a, b| a.tier == b.tier);
-    tiers.flat_map(|tier| tier.windows(REMNANTS_MERGED_AT_ONCE)).find_map(|window| {
+    tiers.flat_map(|tier| tier.windows(at_once.max(2))).find_map(|window| {
         let mut bytes = 0;
         let fits = |remnant: &&Remnant| {
             bytes += remnant.bytes;
@@ -94,7 +94,7 @@ mod upkeep_tests {
 
     #[test]
     fn a_tier_is_how_often_sixteen_became_one() {
-        let tiers: Vec<u32> = [1, 2, 16, 17, 256, 257, 4_096].into_iter().map(tier).collect();
+        let tiers: Vec<u32> = [1, 2, 16, 17, 256, 257, 4_096].into_iter().map(|partitions| tier(partitions, 16)).collect();
         assert_eq!(tiers, [0, 1, 1, 2, 2, 3, 3]);
     }
 }
