@@ -64,6 +64,8 @@ pub const REMNANT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const REWRITES_PER_STEP: usize = 4;
 /// Traces pinned by hand: the file is written as a whole each time, 12 MiB at most.
 pub const PINS_MAX: usize = 10_000;
+/// Seconds for which a trace is pinned when nothing is said: as long as roll-ups by default, 400 days.
+pub const PIN_SECS: u64 = 400 * 86_400;
 /// Bytes of the note of a pin.
 pub const PIN_NOTE_BYTES_MAX: usize = 1_024;
 /// How far ahead of its arrival a span may be counted (clocks that run ahead).

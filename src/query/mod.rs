@@ -5,6 +5,7 @@ mod contributions;
 mod exemplars;
 mod export;
 mod percentile;
+mod pins;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -16,11 +17,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::model::{TimeRange, UnixNanos};
+use crate::limits::{PIN_NOTE_BYTES_MAX, PINS_MAX};
+use crate::model::{TimeRange, TraceId, UnixNanos};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
+pub use crate::store::Pin;
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
@@ -42,6 +45,27 @@ pub enum QueryError {
         service: String,
         /// Stored names that look alike, best first.
         nearest: Vec<String>,
+    },
+    /// No span of such a trace is stored.
+    #[error("no span of trace {trace} is stored: it was never sent, rejected, or has left with its retention")]
+    UnknownTrace {
+        /// As asked.
+        trace: TraceId,
+    },
+    /// There is no such pin.
+    #[error("trace {trace} is not pinned; /spandrel/v1/pins lists those that are")]
+    NotPinned {
+        /// As asked.
+        trace: TraceId,
+    },
+    /// There are as many pins as may be.
+    #[error("{PINS_MAX} traces are pinned, which is all there may be; remove some first")]
+    TooManyPins,
+    /// A note that is too long.
+    #[error("the note has {bytes} bytes, at most {PIN_NOTE_BYTES_MAX} are kept")]
+    LongNote {
+        /// Its length.
+        bytes: usize,
     },
     /// A quantile that is none.
     #[error(transparent)]

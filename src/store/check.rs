@@ -14,6 +14,7 @@ use crate::telemetry::with_causes;
 
 use super::copying::{Progress, files_below, hash_file};
 use super::files::{self, DirLock};
+use super::remnant::UNFINISHED_SUFFIX;
 use super::retention::DROP_SUFFIX;
 use super::seal::{Tally, recount, verify};
 use super::{Manifest, OpenPartition, Partition, StoreConfig, StoreError, remnant};
@@ -103,7 +104,7 @@ impl IdleDir {
 
     /// What an interrupted step left and the next start finishes, by path.
     pub fn leftovers(&self) -> Vec<String> {
-        let is_left = |name: &&String| name.ends_with(DROP_SUFFIX) || name.ends_with(files::DRAFT_SUFFIX);
+        let is_left = |name: &&String| [DROP_SUFFIX, files::DRAFT_SUFFIX, UNFINISHED_SUFFIX].iter().any(|suffix| name.ends_with(suffix));
         let mut left: Vec<String> = files::entry_names(&self.path).iter().filter(is_left).cloned().collect();
         let partitions = files::entry_names(&self.path.join("partitions"));
         left.extend(partitions.iter().filter(is_left).map(|name| format!("partitions/{name}")));

@@ -142,7 +142,8 @@ impl Manifest {
                 "last_sequence" => manifest.last_sequence = value.parse().ok()?,
                 "min_time_unix_nano" => manifest.min_time = UnixNanos(value.parse().ok()?),
                 "max_time_unix_nano" => manifest.max_time = UnixNanos(value.parse().ok()?),
-                "finest_secs" => manifest.finest = parse_finest(value)?,
+                "finest_secs" if value == "0" => manifest.finest = None,
+                "finest_secs" => manifest.finest = Some(resolution_of(value)?),
                 "service" => manifest.services.push(parse_service(value)?),
                 "left" => manifest.left.push(parse_service(value)?),
                 "file" => manifest.files.push(parse_file(value)?),
@@ -183,12 +184,10 @@ pub(super) fn without_checksum(text: &str) -> Option<&str> {
     (xxhash_rust::xxh3::xxh3_64(with_end.as_bytes()) == checksum).then_some(body)
 }
 
-/// The resolution of so many seconds, 0 for none; `None` when there is no such resolution.
-fn parse_finest(secs: &str) -> Option<Option<Resolution>> {
-    match secs.parse().ok()? {
-        0 => Some(None),
-        secs => Resolution::ALL.into_iter().find(|resolution| resolution.secs() == secs).map(Some),
-    }
+/// The resolution of so many seconds; `None` when there is none.
+fn resolution_of(secs: &str) -> Option<Resolution> {
+    let secs: u64 = secs.parse().ok()?;
+    Resolution::ALL.into_iter().find(|resolution| resolution.secs() == secs)
 }
 
 fn parse_service(line: &str) -> Option<ServiceCount> {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod export;
+mod pins;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
@@ -19,7 +20,7 @@ use super::params::{BadParameter, Params};
 use super::refusal::query_status;
 use answers::{CoverageJson, PercentileJson, ServicesJson, StatusJson};
 
-const DOOR: &str = "native";
+pub(super) const DOOR: &str = "native";
 /// Without a window: the last quarter of an hour.
 const DEFAULT_START: &str = "-15m";
 const DEFAULT_QUANTILES: &str = "0.5,0.9,0.99,0.999,1";
@@ -35,6 +36,8 @@ pub(super) fn router() -> Router<Doors> {
         .route("/spandrel/v1/traces/{id}", get(trace))
         .route("/spandrel/v1/status", get(status))
         .route("/spandrel/v1/export", get(export::export))
+        .route("/spandrel/v1/pins", pins::all())
+        .route("/spandrel/v1/pins/{id}", pins::one())
 }
 
 /// Why there is no answer, as JSON.
@@ -115,8 +118,7 @@ async fn trace(State(doors): State<Doors>, Path(id): Path<String>, uri: Uri) -> 
         })
         .await?;
     if answer.batch.spans.is_empty() && answer.coverage.is_complete() {
-        let retention = "it was never sent, rejected, or has left with its retention";
-        return Err(Failure(StatusCode::NOT_FOUND, format!("no span of trace {id} is stored: {retention}")));
+        return Err(QueryError::UnknownTrace { trace: id }.into());
     }
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     if !answer.coverage.is_complete()

@@ -53,19 +53,19 @@ impl Store {
                 blocks.push(input.open.readable_block(block_no)?);
             }
         }
-        let held = Held { blocks };
+        let leaving = Leaving { blocks };
         let snapshot = self.snapshot();
         for (neighbour, visible) in &snapshot.partitions {
             if inputs.iter().any(|input| Arc::ptr_eq(&input.partition, neighbour)) {
                 continue;
             }
-            let asked = self.ask_neighbour(neighbour, *visible, inputs, &held, &mut traces);
+            let asked = self.ask_neighbour(neighbour, *visible, inputs, &leaving, &mut traces);
             if let Err(error) = asked {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(neighbour = neighbour.name(), error, "not asked which traces it shows");
             }
         }
-        snapshot.heads.iter().for_each(|head| straddling_head(head, &held, &mut traces.straddling));
+        snapshot.heads.iter().for_each(|head| straddling_head(head, &leaving, &mut traces.straddling));
         Ok(traces)
     }
 
@@ -74,11 +74,11 @@ impl Store {
         neighbour: &Arc<Partition>,
         visible: u64,
         inputs: &[Input],
-        held: &Held,
+        leaving: &Leaving,
         traces: &mut TracesThatStay,
     ) -> Result<(), StoreError> {
         let Some(manifest) = neighbour.manifest() else {
-            return straddling(&*self.open_partition(neighbour)?, visible, held, &mut traces.straddling);
+            return straddling(&*self.open_partition(neighbour)?, visible, leaving, &mut traces.straddling);
         };
         let touches = |secs| inputs.iter().any(|input| touch(&input.manifest, &manifest, secs));
         if !touches(NEIGHBOUR_SECS) {
@@ -90,7 +90,7 @@ impl Store {
             let open = self.open_partition(neighbour)?;
             traces.pinned.extend(neighbour.long_term(|| long_term(&[Showing::of(neighbour, &open)]))?.iter());
             if touches(STRADDLING_SECS) {
-                straddling(&open, visible, held, &mut traces.straddling)?;
+                straddling(&open, visible, leaving, &mut traces.straddling)?;
             }
         }
         Ok(())
@@ -106,11 +106,11 @@ fn touch(one: &Manifest, other: &Manifest, secs: u64) -> bool {
 }
 
 /// The blocks that are about to go, with their filters.
-struct Held {
+struct Leaving {
     blocks: Vec<Arc<Block>>,
 }
 
-impl Held {
+impl Leaving {
     fn may_hold(&self, trace: TraceId) -> bool {
         self.blocks.iter().any(|block| block.may_hold(trace))
     }
@@ -119,12 +119,12 @@ impl Held {
 fn straddling(
     open: &OpenPartition,
     visible: u64,
-    held: &Held,
+    leaving: &Leaving,
     found: &mut BTreeSet<TraceId>,
 ) -> Result<(), StoreError> {
     for block_no in 1..=visible {
         open.traces(block_no, &mut |trace| {
-            if held.may_hold(trace) {
+            if leaving.may_hold(trace) {
                 let _new = found.insert(trace);
             }
         })?;
@@ -132,10 +132,10 @@ fn straddling(
     Ok(())
 }
 
-fn straddling_head(head: &HeadPart, held: &Held, found: &mut BTreeSet<TraceId>) {
+fn straddling_head(head: &HeadPart, leaving: &Leaving, found: &mut BTreeSet<TraceId>) {
     for batch in &head.batches {
         for run in batch.spans.chunk_by(|a, b| a.trace_id == b.trace_id) {
-            found.extend(run.first().map(|span| span.trace_id).filter(|trace| held.may_hold(*trace)));
+            found.extend(run.first().map(|span| span.trace_id).filter(|trace| leaving.may_hold(*trace)));
         }
     }
 }

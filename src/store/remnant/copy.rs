@@ -18,6 +18,7 @@ use super::choice::TracesThatStay;
 const ROWS_AT_ONCE: usize = 16 * 1024;
 
 /// What was copied.
+#[derive(Debug, Default)]
 pub(super) struct Copied {
     pub(super) moves: Moves,
     /// Those of the pinned traces that have spans here.
@@ -56,28 +57,22 @@ pub(super) fn copy(
     traces: &TracesThatStay,
     out: &mut PackWriter,
 ) -> Result<Copied, StoreError> {
-    let mut copier = Copier { out, buffer: Vec::new(), spans: 0, horizon: UnixNanos(0), copied: Copied::default() };
+    let mut copier = Copier { out, buffer: Vec::new(), spans: 0, horizon: UnixNanos(0), done: Copied::default() };
     for (number, input) in inputs.iter().enumerate() {
-        let sequence = &mut copier.copied.checkpoint.sequence;
+        let sequence = &mut copier.done.checkpoint.sequence;
         *sequence = (*sequence).max(input.manifest.last_sequence);
         for block_no in input.open.block_numbers() {
-            let rows = rows_that_stay(&input.open, block_no, staying, traces, &mut copier.copied.pinned)?;
+            let rows = rows_that_stay(&input.open, block_no, staying, traces, &mut copier.done.pinned)?;
             if !rows.is_empty() {
                 copier.take(number, &input.open, block_no, &rows)?;
             }
         }
     }
     copier.flush()?;
-    let mut copied = copier.copied;
-    copied.checkpoint.pages = copier.out.block_pages();
-    copied.moves.sort();
-    Ok(copied)
-}
-
-impl Default for Copied {
-    fn default() -> Self {
-        Self { moves: Moves::default(), pinned: BTreeSet::new(), checkpoint: Checkpoint::default() }
-    }
+    let mut done = copier.done;
+    done.checkpoint.pages = copier.out.block_pages();
+    done.moves.sort();
+    Ok(done)
 }
 
 /// Rows of a block with whether exemplars may lead to them, ascending.
@@ -121,7 +116,7 @@ struct Copier<'a> {
     spans: usize,
     /// Of the buffer: no instant of its spans is changed by it.
     horizon: UnixNanos,
-    copied: Copied,
+    done: Copied,
 }
 
 impl Copier<'_> {
@@ -178,7 +173,7 @@ impl Copier<'_> {
     }
 
     fn put(&mut self, sources: &[Source], part: &HeadPart, rows: &[RowRef]) -> Result<(), StoreError> {
-        let block_no = self.copied.checkpoint.blocks + 1;
+        let block_no = self.done.checkpoint.blocks + 1;
         let sections = match encode_block(part, rows, block_no, self.out.path()) {
             Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
                 let (front, back) = rows.split_at(rows.len() / 2);
@@ -190,13 +185,13 @@ impl Copier<'_> {
         for (section, bytes) in sections {
             self.out.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, &bytes)?;
         }
-        self.copied.checkpoint.blocks = block_no;
-        self.copied.checkpoint.spans += rows.len() as u64;
+        self.done.checkpoint.blocks = block_no;
+        self.done.checkpoint.spans += rows.len() as u64;
         let block = u32::try_from(block_no).unwrap_or(u32::MAX);
         for (row, from) in (0..).zip(rows) {
             let Some(source) = sources.get(from.batch as usize) else { continue };
             if let Some((old_row, true)) = source.rows.get(from.row as usize).copied() {
-                let moves = self.copied.moves.0.entry((source.input, source.block)).or_default();
+                let moves = self.done.moves.0.entry((source.input, source.block)).or_default();
                 moves.push(Move { row: old_row, to: (block, row) });
             }
         }
