@@ -72,6 +72,7 @@ pub const PIN_NOTE_BYTES_MAX: usize = 1_024;
 pub const FUTURE_SECS_MAX: u64 = 3_600;
 
 const _: () = assert!(3 < ELEMENT_COST_PER_BUDGET_BYTE, "a realistic request as long as the budget must be admitted");
-const _: () = assert!(STRADDLING_SECS <= NEIGHBOUR_SECS, "who is asked about all traces is asked about the pinned ones");
+const _: () =
+    assert!(STRADDLING_SECS <= NEIGHBOUR_SECS, "who is asked about all traces is asked about the pinned ones");
 const _: () = assert!(ROLLUP_MINUTES_SECS < ROLLUP_TEN_MINUTES_SECS, "the finer ones go first");
 const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");

@@ -111,7 +111,8 @@ impl Refusal {
     }
 
     pub(super) fn foreign_page() -> Self {
-        let message = "a page of another server may not change anything here; use the command line or this server's own page";
+        let message =
+            "a page of another server may not change anything here; use the command line or this server's own page";
         Self::with_status(Code::PermissionDenied, StatusCode::FORBIDDEN, message)
     }
 

@@ -150,7 +150,9 @@ impl Contributions {
         }
         if let Some((until, slots)) = found.whole_slots {
             let (until, secs) = (shown(until), slots.secs());
-            found.coverage.missing(format!("before {until} windows are whole slots of {secs} s: only roll-ups are left"));
+            found
+                .coverage
+                .missing(format!("before {until} windows are whole slots of {secs} s: only roll-ups are left"));
         }
         found.add_heads();
         Ok(found)
@@ -217,8 +219,9 @@ impl Contributions {
             start: finest.start_of(finest.slot_of(range.start)),
             end: finest.start_of(Slot(finest.slot_of(UnixNanos(range.end.0.saturating_sub(1))).0 + 1)),
         };
-        if wide != range && (manifest.meets(TimeRange { start: wide.start, end: range.start })
-            || manifest.meets(TimeRange { start: range.end, end: wide.end }))
+        if wide != range
+            && (manifest.meets(TimeRange { start: wide.start, end: range.start })
+                || manifest.meets(TimeRange { start: range.end, end: wide.end }))
         {
             let known = self.whole_slots.get_or_insert((manifest.max_time, finest));
             *known = (known.0.max(manifest.max_time), known.1.max(finest));

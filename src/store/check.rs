@@ -104,7 +104,9 @@ impl IdleDir {
 
     /// What an interrupted step left and the next start finishes, by path.
     pub fn leftovers(&self) -> Vec<String> {
-        let is_left = |name: &&String| [DROP_SUFFIX, files::DRAFT_SUFFIX, UNFINISHED_SUFFIX].iter().any(|suffix| name.ends_with(suffix));
+        let is_left = |name: &&String| {
+            [DROP_SUFFIX, files::DRAFT_SUFFIX, UNFINISHED_SUFFIX].iter().any(|suffix| name.ends_with(suffix))
+        };
         let mut left: Vec<String> = files::entry_names(&self.path).iter().filter(is_left).cloned().collect();
         let partitions = files::entry_names(&self.path.join("partitions"));
         left.extend(partitions.iter().filter(is_left).map(|name| format!("partitions/{name}")));

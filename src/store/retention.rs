@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::limits::{ROLLUP_MINUTES_SECS, ROLLUP_TEN_MINUTES_SECS};
 use crate::latency::Resolution;
+use crate::limits::{ROLLUP_MINUTES_SECS, ROLLUP_TEN_MINUTES_SECS};
 use crate::model::{DurationNanos, UnixNanos};
 
 use super::partition::{Gone, numbers_of};
@@ -138,11 +138,23 @@ impl Store {
         let kept = self.finest_kept(manifest.max_time, self.clock.now()).filter(|_| manifest.is_live());
         let finest = kept.max(manifest.finest.filter(|_| kept.is_some() && !manifest.left.is_empty()));
         let only_if_smaller = why == Why::Space && finest.is_some() && staying.is_empty();
-        let mut became = self.rewrite(std::slice::from_ref(partition), &Plan { staying, finest, only_if_smaller })?;
-        if became == Rewritten::NotSmaller {
-            let plan = Plan { staying, finest: None, only_if_smaller: false };
-            became = self.rewrite(std::slice::from_ref(partition), &plan)?;
+        let old = std::slice::from_ref(partition);
+        let mut became = self.rewrite(old, &Plan { staying, finest, only_if_smaller });
+        if matches!(became, Ok(Rewritten::NotSmaller)) {
+            became = self.rewrite(old, &Plan { staying, finest: None, only_if_smaller: false });
         }
+        let became = match became {
+            Err(error) if error.is_damage() && staying.is_empty() && partition.exists() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(
+                    partition = partition.name(),
+                    error,
+                    "damaged: it goes with its roll-ups and pinned traces"
+                );
+                return self.remove(partition, why, dropped);
+            }
+            became => became?,
+        };
         if staying.is_empty() && matches!(became, Rewritten::Replaced | Rewritten::Gone) {
             self.note_dropped(partition, why, dropped);
         }

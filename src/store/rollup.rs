@@ -152,7 +152,11 @@ pub(super) fn put_series(out: &mut PackWriter, series: &[Arc<SeriesKey<'static>>
     out.put_section(SERIES, &encode_series(series))
 }
 
-pub(super) fn write_table(out: &mut PackWriter, window: RollupWindow, builder: SlotTableBuilder) -> Result<(), StoreError> {
+pub(super) fn write_table(
+    out: &mut PackWriter,
+    window: RollupWindow,
+    builder: SlotTableBuilder,
+) -> Result<(), StoreError> {
     let table = builder.finish();
     let table =
         table.map_err(|source| StoreError::Latency { path: out.path().to_path_buf(), source: Box::new(source) })?;

@@ -1,4 +1,5 @@
 mod large;
+mod remnants;
 
 use std::collections::BTreeMap;
 use std::path::Path;

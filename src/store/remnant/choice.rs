@@ -44,7 +44,8 @@ impl Store {
     ) -> Result<TracesThatStay, StoreError> {
         let mut traces = TracesThatStay { pinned: by_hand.clone(), straddling: BTreeSet::new() };
         if plan.finest.is_some() {
-            let showing: Vec<Showing<'_>> = inputs.iter().map(|input| Showing::of(&input.partition, &input.open)).collect();
+            let showing: Vec<Showing<'_>> =
+                inputs.iter().map(|input| Showing::of(&input.partition, &input.open)).collect();
             traces.pinned.append(&mut long_term(&showing)?);
         }
         let mut blocks = Vec::new();

@@ -167,12 +167,7 @@ fn may_hold(partition: &Partition, trace: TraceId) -> bool {
 }
 
 /// Writes the new generation into `dir`, reads it back, and gives it its `SEALED`.
-fn build(
-    inputs: &[Input],
-    plan: &Plan<'_>,
-    traces: &TracesThatStay,
-    dir: &Path,
-) -> Result<Manifest, StoreError> {
+fn build(inputs: &[Input], plan: &Plan<'_>, traces: &TracesThatStay, dir: &Path) -> Result<Manifest, StoreError> {
     let mut out = PackWriter::create(dir)?;
     let copied = copy::copy(inputs, plan.staying, traces, &mut out)?;
     let totals = tables::write(inputs, plan, &copied.moves, &mut out)?;

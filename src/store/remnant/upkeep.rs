@@ -94,7 +94,8 @@ mod upkeep_tests {
 
     #[test]
     fn a_tier_is_how_often_sixteen_became_one() {
-        let tiers: Vec<u32> = [1, 2, 16, 17, 256, 257, 4_096].into_iter().map(|partitions| tier(partitions, 16)).collect();
+        let tiers: Vec<u32> =
+            [1, 2, 16, 17, 256, 257, 4_096].into_iter().map(|partitions| tier(partitions, 16)).collect();
         assert_eq!(tiers, [0, 1, 1, 2, 2, 3, 3]);
     }
 }
