@@ -364,19 +364,6 @@ fn rel_15_of_two_generations_the_start_keeps_the_finished_later_one() {
 }
 
 #[test]
-fn a_disk_budget_of_nothing_still_keeps_the_active_partition() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open_at(dir.path(), |config| config.disk_bytes_max = 1).unwrap();
-    let sealed = store.start_partition().unwrap();
-    push(&store, 1, &samples(20, 1));
-    let _done = checkpoint(&store, &sealed);
-    let _manifest = store.seal(&sealed).unwrap();
-    let _active = store.start_partition().unwrap();
-    assert_eq!(store.enforce_retention().unwrap(), [sealed.name()]);
-    assert_eq!(store.partitions().len(), 1);
-}
-
-#[test]
 fn a_drop_that_a_crash_interrupted_is_finished_at_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));

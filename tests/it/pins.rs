@@ -1,5 +1,6 @@
 //! Pins by hand, through the door and from the command line.
 
+use std::fmt::Write as _;
 use std::process::{Command, Output};
 
 use serde_json::json;
@@ -102,7 +103,8 @@ fn pinning_needs_the_scope_admin_and_looking_does_not() {
     let (mut tokens, mut file) = (Vec::new(), String::new());
     for (name, scope) in [("ingest", Scope::Ingest), ("query", Scope::Query), ("admin", Scope::Admin)] {
         let (token, entry) = new_token(name, &[scope], None).expect("randomness");
-        file += &format!("[[token]]\nname = {name:?}\nscopes = [{name:?}]\nblake3 = {:?}\n", entry.blake3);
+        let hash = entry.blake3;
+        let _infallible = writeln!(file, "[[token]]\nname = {name:?}\nscopes = [{name:?}]\nblake3 = {hash:?}");
         tokens.push(format!("Bearer {token}"));
     }
     std::fs::write(&path, file).expect("it can be written");

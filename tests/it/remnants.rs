@@ -143,7 +143,7 @@ impl Life {
 
     fn seal_some(&mut self) {
         let unsealed = self.store().unsealed();
-        let all_but = if self.random.one_in(3) { 1 } else { 0 };
+        let all_but = usize::from(self.random.one_in(3));
         for partition in unsealed.iter().rev().skip(all_but) {
             let _manifest = self.store().seal(partition).expect("it verifies");
             self.received.get_mut(&partition.seq()).expect("it is known").sealed = Some(self.hour);
@@ -170,8 +170,7 @@ impl Life {
 
     /// Everything of its trace that had not left when the partition of the exemplar was sealed is there.
     #[track_caller]
-    fn check_whole(&self, trace: TraceId, span: Option<SpanId>, since: Option<u64>) {
-        let found = self.found(trace);
+    fn check_whole(&self, trace: TraceId, span: Option<SpanId>, since: Option<u64>, found: &BTreeSet<SpanId>) {
         let places = || self.places[&trace].iter().map(|seq| &self.received[seq]);
         let holds = |received: &&Received| span.is_none_or(|span| received.spans.contains(&(trace, span)));
         let of_exemplar = places().filter(holds).map(|received| received.sealed.unwrap_or(self.hour)).max();
@@ -185,18 +184,20 @@ impl Life {
 
     /// Asks for everything that can be asked for and opens what is shown.
     fn crawl(&self) -> usize {
-        let mut opened = BTreeSet::new();
+        let (mut opened, mut traces) = (BTreeSet::new(), BTreeMap::new());
         for service in self.query.services().expect("it is open") {
             for window in self.windows() {
                 for exemplar in self.exemplars(&service.name, window) {
                     if opened.insert((exemplar.trace_id, exemplar.span_id)) {
-                        self.check_whole(exemplar.trace_id, Some(exemplar.span_id), None);
+                        let trace = exemplar.trace_id;
+                        let found = traces.entry(trace).or_insert_with(|| self.found(trace));
+                        self.check_whole(trace, Some(exemplar.span_id), None, found);
                     }
                 }
             }
         }
         for (trace, since) in &self.pinned {
-            self.check_whole(*trace, None, Some(*since));
+            self.check_whole(*trace, None, Some(*since), &self.found(*trace));
         }
         opened.len()
     }

@@ -198,7 +198,9 @@ fn hours(dir: &Path, n: u64) -> Store {
     for no in 0..n {
         let mut samples =
             [split(40, u128::from(no) * 1_000 + 1, false), split(40, u128::from(no) * 1_000 + 1, true)].concat();
-        samples.iter_mut().for_each(|sample| sample.start -= (n - no) * HOUR * SECOND);
+        for sample in &mut samples {
+            sample.start -= (n - no) * HOUR * SECOND;
+        }
         let _partition = sealed_with(&store, no + 1, &samples);
     }
     drop(store.start_partition().unwrap());
@@ -357,5 +359,18 @@ fn a_damaged_partition_does_not_stay_for_ever() {
     std::fs::write(&blocks, bytes).unwrap();
     at(&store, 4 * HOUR);
     assert_eq!(store.enforce_retention().unwrap(), [partition.name()]);
+    assert_eq!(store.partitions().len(), 1);
+}
+
+#[test]
+fn a_disk_budget_of_nothing_still_keeps_the_active_partition() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_at(dir.path(), |config| config.disk_bytes_max = 1).unwrap();
+    let sealed = store.start_partition().unwrap();
+    push(&store, 1, &samples(20, 1));
+    let _done = checkpoint(&store, &sealed);
+    let _manifest = store.seal(&sealed).unwrap();
+    let _active = store.start_partition().unwrap();
+    assert_eq!(store.enforce_retention().unwrap(), [sealed.name()]);
     assert_eq!(store.partitions().len(), 1);
 }
