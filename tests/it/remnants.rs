@@ -266,3 +266,39 @@ fn rel_20_every_exemplar_opens_as_a_whole_trace_whatever_has_left() {
     assert!(0 < opened && hours() - RETENTION_HOURS - 3 <= left as u64, "{opened} {left}");
     assert!(n_partitions < 9 + left / 2, "remnants become few: {n_partitions}");
 }
+
+/// The window begins in a minute and ends in another: only whole minutes are left.
+#[test]
+fn windows_over_what_has_left_are_whole_slots_and_the_answer_says_so() {
+    let (mut life, mut shop) = (Life::new(3), Shop::new(3));
+    for _ in 0..2 {
+        life.live_an_hour(&mut shop);
+        for partition in life.store().unsealed() {
+            let _manifest = life.store().seal(&partition).expect("it verifies");
+        }
+    }
+    let count = |life: &Life, from: u64, to: u64| {
+        let question = PercentileQuestion {
+            service: "frontend".to_owned(),
+            namespace: None,
+            quantiles: Vec::new(),
+            range: TimeRange { start: UnixNanos(NOW + from * SECOND), end: UnixNanos(NOW + to * SECOND) },
+            exemplars_max: 0,
+        };
+        let answer = life.query.percentile(&question).expect("the service is known");
+        (answer.count, answer.coverage.reasons)
+    };
+    let windows = [(0_u64, 60_u64), (60, 600), (7, 100), (610, 1_790), (0, 7_200), (1_000, 4_000)];
+    let before = windows.map(|(from, to)| count(&life, from / 60 * 60, to.next_multiple_of(60)));
+    life.hour = 2 + RETENTION_HOURS + 2;
+    life.clock.set(UnixNanos(NOW + life.hour * HOUR));
+    life.let_go();
+    assert!(life.received.values().all(|received| received.left.is_some()));
+    for ((from, to), (expected, _)) in windows.into_iter().zip(before) {
+        let (found, reasons) = count(&life, from, to);
+        assert_eq!(found, expected, "{from} to {to}");
+        let is_whole = from % 60 == 0 && to % 60 == 0;
+        assert_eq!(reasons.is_empty(), is_whole, "{from} to {to}: {reasons:?}");
+        assert!(is_whole || reasons[0].contains("whole slots of 60 s"), "{reasons:?}");
+    }
+}

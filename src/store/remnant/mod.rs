@@ -21,7 +21,7 @@ mod upkeep;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
@@ -73,39 +73,59 @@ struct Input {
     manifest: Arc<Manifest>,
 }
 
+/// A new generation that is complete, but does not stand in the place of the old ones yet.
+pub(super) struct Draft {
+    building: PathBuf,
+    name: String,
+    manifest: Manifest,
+    /// The pins that it knows of.
+    by_hand: BTreeSet<TraceId>,
+}
+
 impl Store {
     /// Puts what `plan` leaves of `old`, which are neighbours in the order of their numbers, in their place.
     ///
     /// # Errors
     /// `File`, `Block`, `Latency`, or `Unverified` when the new generation is not what it should be; the old ones then stay.
     pub(super) fn rewrite(&self, old: &[Arc<Partition>], plan: &Plan<'_>) -> Result<Rewritten, StoreError> {
-        let (Some(first), Some(last)) = (old.first(), old.last()) else { return Ok(Rewritten::NotSmaller) };
+        let draft = self.draft(old, plan)?;
+        let bytes_before: u64 = old.iter().map(|partition| files::tree_bytes(partition.dir())).sum();
+        if plan.only_if_smaller && bytes_before <= files::tree_bytes(&draft.building) {
+            return files::remove_tree(&draft.building).map(|()| Rewritten::NotSmaller);
+        }
+        self.put_in_place(old, &draft)
+    }
+
+    pub(super) fn draft(&self, old: &[Arc<Partition>], plan: &Plan<'_>) -> Result<Draft, StoreError> {
         let inputs = self.inputs(old)?;
         let by_hand = self.pins.lock().traces(self.clock.now());
         let traces = self.traces_that_stay(&inputs, plan, &by_hand)?;
-        let name = first.next_generation(last);
-        let partitions = self.config.data_dir.join("partitions");
-        let (building, finished) = (partitions.join(format!("{name}{UNFINISHED_SUFFIX}")), partitions.join(&name));
+        let name = match (old.first(), old.last()) {
+            (Some(first), Some(last)) => first.next_generation(last),
+            _ => String::new(),
+        };
+        let building = self.config.data_dir.join("partitions").join(format!("{name}{UNFINISHED_SUFFIX}"));
         files::remove_tree_if_there(&building)?;
         files::create_dir(&building)?;
         let manifest = build(&inputs, plan, &traces, &building)?;
-        drop(inputs);
-        let bytes_before: u64 = old.iter().map(|partition| files::tree_bytes(partition.dir())).sum();
-        if plan.only_if_smaller && bytes_before <= files::tree_bytes(&building) {
-            return files::remove_tree(&building).map(|()| Rewritten::NotSmaller);
-        }
+        Ok(Draft { building, name, manifest, by_hand })
+    }
+
+    pub(super) fn put_in_place(&self, old: &[Arc<Partition>], draft: &Draft) -> Result<Rewritten, StoreError> {
+        let Draft { building, name, manifest, by_hand } = draft;
         // Nobody pins a trace between this look and the replacement.
         let pins = self.pins.lock();
-        let is_new = |trace: &&TraceId| !by_hand.contains(trace) && old.iter().any(|known| may_hold(known, **trace));
-        if pins.traces(self.clock.now()).iter().any(|trace| is_new(&trace)) {
-            return files::remove_tree(&building).map(|()| Rewritten::Postponed);
+        let is_new = |trace: &TraceId| !by_hand.contains(trace) && old.iter().any(|known| may_hold(known, *trace));
+        if pins.traces(self.clock.now()).iter().any(is_new) {
+            return files::remove_tree(building).map(|()| Rewritten::Postponed);
         }
         let is_nothing = manifest.spans == 0 && manifest.counted_services().next().is_none();
         if is_nothing {
-            files::remove_tree(&building)?;
+            files::remove_tree(building)?;
             self.replace(old, None);
         } else {
-            files::rename(&building, &finished)?;
+            let finished = self.config.data_dir.join("partitions").join(name);
+            files::rename(building, &finished)?;
             let new = Partition::at(&finished).ok_or_else(|| StoreError::Removed { path: finished.clone() })?;
             self.replace(old, Some(Arc::new(new)));
             let (spans, stays) = (manifest.spans, manifest.services.len());

@@ -192,6 +192,25 @@ fn a_pin_that_is_taken_back_lets_the_trace_leave() {
     assert!(spans_per_trace(&store).is_empty() && store.partitions().is_empty());
 }
 
+/// The trace was pinned while what is left of its partition was being written, without it.
+#[test]
+fn a_trace_that_is_pinned_while_its_partition_is_let_go_is_there_when_it_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with_rollups(dir.path());
+    let partition = sealed_with(&store, 1, &[split(100, 1, false), split(100, 1, true)].concat());
+    let old = [partition];
+    let plan = remnant::Plan { staying: &BTreeSet::new(), finest: None, only_if_smaller: false };
+    let draft = store.draft(&old, &plan).unwrap();
+    let stranger = TraceId(5_000_u128.to_be_bytes());
+    let _before = store.pin(stranger, String::new(), None).unwrap();
+    let by_hand = TraceId(50_u128.to_be_bytes());
+    let _before = store.pin(by_hand, String::new(), None).unwrap();
+    assert_eq!(store.put_in_place(&old, &draft).unwrap(), remnant::Rewritten::Postponed);
+    assert_eq!(spans_per_trace(&store).len(), 100);
+    assert_eq!(store.rewrite(&old, &plan).unwrap(), remnant::Rewritten::Replaced);
+    assert_eq!(spans_per_trace(&store), BTreeMap::from([(by_hand, 3)]));
+}
+
 /// Partitions of an hour each, all let go.
 fn hours(dir: &Path, n: u64) -> Store {
     let store = open_with_rollups(dir);
