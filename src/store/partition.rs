@@ -36,8 +36,8 @@ pub struct Partition {
     failing: AtomicBool,
     /// It is sealed, and a page of it could not be read.
     damage_seen: Arc<AtomicBool>,
-    /// The traces of its long-term exemplars, once somebody asked: what is sealed never changes.
-    long_term: OnceLock<Arc<BTreeSet<TraceId>>>,
+    /// The traces that its neighbours have to keep for it, once one of them asked: what is sealed never changes.
+    shown_for_long: OnceLock<Arc<BTreeSet<TraceId>>>,
 }
 
 /// What the name of a partition's directory says.
@@ -128,7 +128,7 @@ impl Partition {
             condemned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             damage_seen: Arc::default(),
-            long_term: OnceLock::new(),
+            shown_for_long: OnceLock::new(),
         }
     }
 
@@ -253,16 +253,16 @@ impl Partition {
         self.identity
     }
 
-    /// The traces of its long-term exemplars, found by `find` the first time.
-    pub(super) fn long_term(
+    /// The traces that its neighbours have to keep for it, found by `find` the first time.
+    pub(super) fn shown_for_long(
         &self,
         find: impl FnOnce() -> Result<BTreeSet<TraceId>, StoreError>,
     ) -> Result<Arc<BTreeSet<TraceId>>, StoreError> {
-        if let Some(known) = self.long_term.get() {
+        if let Some(known) = self.shown_for_long.get() {
             return Ok(Arc::clone(known));
         }
         let found = Arc::new(find()?);
-        Ok(Arc::clone(self.long_term.get_or_init(|| found)))
+        Ok(Arc::clone(self.shown_for_long.get_or_init(|| found)))
     }
 
     /// Name of the partition that will hold what stays of this one and of all up to `last`.

@@ -144,13 +144,9 @@ impl Store {
             became = self.rewrite(old, &Plan { staying, finest: None, only_if_smaller: false });
         }
         let became = match became {
-            Err(error) if error.is_damage() && staying.is_empty() && partition.exists() => {
+            Err(error) if (error.is_damage() || is_full(&error)) && staying.is_empty() && partition.exists() => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(
-                    partition = partition.name(),
-                    error,
-                    "damaged: it goes with its roll-ups and pinned traces"
-                );
+                tracing::error!(partition = partition.name(), error, "it goes with its roll-ups and pinned traces");
                 return self.remove(partition, why, dropped);
             }
             became => became?,
@@ -186,6 +182,12 @@ impl Store {
         let with_manifest = |partition: Arc<Partition>| partition.manifest().map(|manifest| (partition, manifest));
         self.partitions().into_iter().filter_map(with_manifest).filter(|(_, manifest)| wanted(manifest)).collect()
     }
+}
+
+/// Whether there is no space for what stays: then what goes has to make it.
+fn is_full(error: &StoreError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, StoreError::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
 /// The directory leaves under another name first, so that a crash cannot leave half a partition behind.

@@ -85,14 +85,15 @@ impl Store {
         if !touches(NEIGHBOUR_SECS) {
             return Ok(());
         }
-        if manifest.is_remnant() {
-            traces.pinned.append(&mut self.open_partition(neighbour)?.pinned()?);
-        } else if manifest.is_live() {
-            let open = self.open_partition(neighbour)?;
-            traces.pinned.extend(neighbour.long_term(|| long_term(&[Showing::of(neighbour, &open)]))?.iter());
-            if touches(STRADDLING_SECS) {
-                straddling(&open, visible, leaving, &mut traces.straddling)?;
-            }
+        if manifest.is_remnant() || manifest.is_live() {
+            let find = || {
+                let open = self.open_partition(neighbour)?;
+                if manifest.is_remnant() { open.pinned() } else { long_term(&[Showing::of(neighbour, &open)]) }
+            };
+            traces.pinned.extend(neighbour.shown_for_long(find)?.iter());
+        }
+        if manifest.is_live() && touches(STRADDLING_SECS) {
+            straddling(&*self.open_partition(neighbour)?, visible, leaving, &mut traces.straddling)?;
         }
         Ok(())
     }

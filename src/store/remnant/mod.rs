@@ -107,7 +107,10 @@ impl Store {
         let building = self.config.data_dir.join("partitions").join(format!("{name}{UNFINISHED_SUFFIX}"));
         files::remove_tree_if_there(&building)?;
         files::create_dir(&building)?;
-        let manifest = build(&inputs, plan, &traces, &building)?;
+        let manifest = build(&inputs, plan, &traces, &building).inspect_err(|_| {
+            // The next attempt makes it anew; what is here takes space until then.
+            let _best_effort = files::remove_tree(&building);
+        })?;
         Ok(Draft { building, name, manifest, by_hand })
     }
 

@@ -50,11 +50,11 @@ impl Store {
         self.finest_kept(manifest.max_time, now).is_some_and(|kept| manifest.finest.is_some_and(|finest| finest < kept))
     }
 
-    /// Remnants without any other partition between them.
+    /// Remnants without any other partition between them; a damaged one is left as it is.
     fn runs_of_remnants(&self) -> Vec<Vec<Remnant>> {
         let mut runs = vec![Vec::new()];
         for partition in self.partitions() {
-            match partition.manifest().filter(|manifest| manifest.is_remnant()) {
+            match partition.manifest().filter(|manifest| manifest.is_remnant() && !partition.has_damage()) {
                 Some(manifest) => {
                     let bytes = files::tree_bytes(partition.dir());
                     let tier = tier(partition.last_seq() - partition.seq() + 1, self.config.remnants_merged_at_once);

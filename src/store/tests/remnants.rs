@@ -131,10 +131,17 @@ fn spans_leave_their_numbers_stay_and_what_is_shown_is_whole_across_partitions()
 fn a_late_span_of_a_pinned_trace_stays_with_it_when_its_own_partition_goes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_with_rollups(dir.path());
-    let _first = sealed_with(&store, 1, &split(200, 1, false));
+    // The last span of every trace comes late, and those that last long are of other traces than before.
+    let all = [split(200, 1, false), split(200, 1, true)].concat();
+    let (mut late, early): (Vec<Sample>, Vec<Sample>) =
+        all.into_iter().partition(|sample| sample.span.is_multiple_of(3));
+    for sample in &mut late {
+        sample.duration = 41_000_000_000 - sample.duration;
+    }
+    let _first = sealed_with(&store, 1, &early);
     at(&store, 2 * HOUR);
     assert_eq!(store.enforce_retention().unwrap().len(), 1);
-    let _second = sealed_with(&store, 2, &split(200, 1, true));
+    let _second = sealed_with(&store, 2, &late);
     drop(store.start_partition().unwrap());
     let shown_by_first = {
         let open = store.open_partition(&store.partitions()[0]).unwrap();
@@ -248,6 +255,20 @@ fn sixteen_remnants_become_one_that_counts_and_shows_what_they_did() {
     let store = open_with_rollups(dir.path());
     assert_eq!((total(&store), check_whole(&store)), (17 * 120, shown));
     assert_eq!(store.partitions().len(), 4);
+}
+
+#[test]
+fn the_next_partition_is_numbered_behind_everything_that_a_merged_one_stands_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open_with_rollups(dir.path());
+    store.config.remnants_merged_at_once = 2;
+    for no in 0..2_u64 {
+        let _partition = sealed_with(&store, no + 1, &split(40, u128::from(no) * 1_000 + 1, false));
+    }
+    at(&store, 2 * HOUR);
+    assert_eq!(store.enforce_retention().unwrap().len(), 2);
+    assert_eq!(store.partitions().len(), 1);
+    assert_eq!(store.start_partition().unwrap().seq(), 3);
 }
 
 fn copy(from: &Path, to: &Path) {
