@@ -76,7 +76,8 @@ impl Store {
         if 0 < manifest.spans && self.is_needed(partition)? {
             return Ok(());
         }
-        self.remove(partition, Why::Age, dropped)
+        // Not simply removed: somebody may pin a trace of it at this moment.
+        self.let_go(partition, NOTHING, Why::Age, dropped)
     }
 
     /// The finest roll-ups that are kept of spans that have left, when the newest of them is of `newest`.
@@ -109,18 +110,26 @@ impl Store {
                 }
             }
         }
-        let share = self.config.disk_bytes_max / REMNANTS_SHARE;
-        let bytes = |partition: &Arc<Partition>| files::tree_bytes(partition.dir());
-        for (partition, _) in self.such(Manifest::is_remnant) {
-            let remnants = self.such(|manifest| !manifest.is_live());
-            if share < remnants.iter().map(|(partition, _)| bytes(partition)).sum() || is_over() {
-                self.let_go(&partition, NOTHING, Why::Space, dropped)?;
-            }
-        }
+        self.keep_remnants_small(&is_over, dropped)?;
         for (partition, _) in self.such(|manifest| !manifest.is_live()) {
             if is_over() {
                 self.remove(&partition, Why::Space, dropped)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Forgets roll-ups, the oldest first, while they and the pinned traces take more than their share, or all together is over
+    /// the budget although no other spans are left.
+    fn keep_remnants_small(&self, is_over: &dyn Fn() -> bool, dropped: &mut Vec<String>) -> Result<(), StoreError> {
+        let share = self.config.disk_bytes_max / REMNANTS_SHARE;
+        for (partition, _) in self.such(Manifest::is_remnant) {
+            let remnants = self.such(|manifest| !manifest.is_live());
+            let bytes: u64 = remnants.iter().map(|(partition, _)| files::tree_bytes(partition.dir())).sum();
+            if bytes <= share && !is_over() {
+                return Ok(());
+            }
+            self.let_go(&partition, NOTHING, Why::Space, dropped)?;
         }
         Ok(())
     }

@@ -88,6 +88,9 @@ impl Store {
     /// # Errors
     /// `File`, `Block`, `Latency`, or `Unverified` when the new generation is not what it should be; the old ones then stay.
     pub(super) fn rewrite(&self, old: &[Arc<Partition>], plan: &Plan<'_>) -> Result<Rewritten, StoreError> {
+        if old.is_empty() {
+            return Ok(Rewritten::NotSmaller);
+        }
         let draft = self.draft(old, plan)?;
         let bytes_before: u64 = old.iter().map(|partition| files::tree_bytes(partition.dir())).sum();
         if plan.only_if_smaller && bytes_before <= files::tree_bytes(&draft.building) {
@@ -96,6 +99,7 @@ impl Store {
         self.put_in_place(old, &draft)
     }
 
+    /// Writes the new generation and verifies it; nothing has changed yet.
     pub(super) fn draft(&self, old: &[Arc<Partition>], plan: &Plan<'_>) -> Result<Draft, StoreError> {
         let inputs = self.inputs(old)?;
         let by_hand = self.pins.lock().traces(self.clock.now());
@@ -114,6 +118,7 @@ impl Store {
         Ok(Draft { building, name, manifest, by_hand })
     }
 
+    /// Shows the new generation in the place of the old ones, which go.
     pub(super) fn put_in_place(&self, old: &[Arc<Partition>], draft: &Draft) -> Result<Rewritten, StoreError> {
         let Draft { building, name, manifest, by_hand } = draft;
         // Nobody pins a trace between this look and the replacement.
@@ -146,6 +151,11 @@ impl Store {
     pub(super) fn is_needed(&self, partition: &Arc<Partition>) -> Result<bool, StoreError> {
         let inputs = self.inputs(std::slice::from_ref(partition))?;
         let by_hand = self.pins.lock().traces(self.clock.now());
+        for input in &inputs {
+            if !input.open.pinned()?.is_disjoint(&by_hand) {
+                return Ok(true);
+            }
+        }
         let plan = Plan { staying: &BTreeSet::new(), finest: None, only_if_smaller: false };
         let traces = self.traces_that_stay(&inputs, &plan, &by_hand)?;
         for input in &inputs {
