@@ -22,11 +22,11 @@ use crate::support::Random;
 const NOW: u64 = 1_795_392_000_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * SECOND;
-const TRACES_PER_HOUR: u64 = 24;
+const TRACES_PER_HOUR: u64 = 40;
 const RETENTION_HOURS: u64 = 3;
 const ROLLUP_HOURS: u64 = 9;
 /// One in so many requests comes in a later partition.
-const LATE: u64 = 12;
+const LATE: u64 = 3;
 
 /// What one partition got, and when it let it go.
 #[derive(Debug, Default)]
@@ -300,5 +300,38 @@ fn windows_over_what_has_left_are_whole_slots_and_the_answer_says_so() {
         let is_whole = from % 60 == 0 && to % 60 == 0;
         assert_eq!(reasons.is_empty(), is_whole, "{from} to {to}: {reasons:?}");
         assert!(is_whole || reasons[0].contains("whole slots of 60 s"), "{reasons:?}");
+    }
+}
+
+/// Exemplars are kept decoded by their places, and places change when spans leave.
+#[test]
+fn what_was_shown_before_is_not_shown_in_the_place_of_another_span() {
+    let (mut life, mut shop) = (Life::new(4), Shop::new(4));
+    for _ in 0..2 {
+        life.live_an_hour(&mut shop);
+        for partition in life.store().unsealed() {
+            let _manifest = life.store().seal(&partition).expect("it verifies");
+            life.received.get_mut(&partition.seq()).expect("it is known").sealed = Some(life.hour);
+        }
+    }
+    let every_ten_minutes: Vec<TimeRange> = (0..12)
+        .map(|no| TimeRange { start: UnixNanos(NOW + no * HOUR / 6), end: UnixNanos(NOW + (no + 1) * HOUR / 6) })
+        .collect();
+    let all = |life: &Life| -> Vec<ExemplarAnswer> {
+        let services = life.query.services().expect("it is open").into_iter();
+        let of_service =
+            |name: String| every_ten_minutes.iter().flat_map(|range| life.exemplars(&name, *range)).collect::<Vec<_>>();
+        services.flat_map(|service| of_service(service.name)).collect()
+    };
+    let before = all(&life).len();
+    life.hour = 2 + RETENTION_HOURS + 2;
+    life.clock.set(UnixNanos(NOW + life.hour * HOUR));
+    life.let_go();
+    let after = all(&life);
+    assert!(!after.is_empty() && after.len() < before, "{} of {before}", after.len());
+    for exemplar in after {
+        let found = life.found(exemplar.trace_id);
+        assert!(found.contains(&exemplar.span_id), "{exemplar:?}");
+        life.check_whole(exemplar.trace_id, Some(exemplar.span_id), None, &found);
     }
 }

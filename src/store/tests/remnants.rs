@@ -154,6 +154,28 @@ fn a_late_span_of_a_pinned_trace_stays_with_it_when_its_own_partition_goes() {
     }
 }
 
+/// Any span of a live partition may be shown, not only one that is pinned later.
+#[test]
+fn what_a_live_partition_shows_is_whole_although_the_rest_of_it_is_out_of_retention() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with_rollups(dir.path());
+    let first = sealed_with(&store, 1, &split(100, 1, false));
+    let mut late = split(100, 1, true);
+    late.push(Sample { service: "cart", trace: 9_000, span: 1, start: NOW + 2 * HOUR * SECOND, duration: 1 });
+    let _second = sealed_with(&store, 2, &late[..17]);
+    let _third = sealed_with(&store, 3, &late[17..]);
+    push(&store, 99, &[Sample { span: 700, ..split(100, 1, false)[3] }]);
+    at(&store, 2 * HOUR + 1_800);
+    assert_eq!(store.enforce_retention().unwrap().len(), 2, "the third one is live");
+    let stored = spans_per_trace(&store);
+    for sample in &late[17..late.len() - 1] {
+        assert_eq!(stored[&TraceId(sample.trace.to_be_bytes())], 3, "{}", sample.trace);
+    }
+    let in_head = TraceId(split(100, 1, false)[3].trace.to_be_bytes());
+    assert!(3 <= stored[&in_head], "with what is in memory");
+    assert!(stored.len() < 100, "the others leave: {}", first.name());
+}
+
 #[test]
 fn roll_ups_thin_out_with_age_and_go_in_the_end_but_for_what_is_pinned_by_hand() {
     let dir = tempfile::tempdir().unwrap();
