@@ -133,6 +133,8 @@ fn report_store(traffic: &mut Traffic, n_blocks: usize) {
         cache_bytes: 8 << 20,
         open_partitions_max: 8,
         retention: None,
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         verify_at_start_bytes_max: u64::MAX,
         disk_bytes_max: u64::MAX,

@@ -19,6 +19,8 @@ fn filled(dir: &std::path::Path) -> (Query, TraceId) {
         cache_bytes: 8 << 20,
         open_partitions_max: 8,
         retention: None,
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: u64::MAX,

@@ -122,6 +122,8 @@ fn main() {
 fn filled(dir: &std::path::Path, spans: u64, end: UnixNanos) -> (Query, Arc<Store>) {
     let config = StoreConfig {
         conventions: Arc::default(),
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         data_dir: dir.to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 8,

@@ -23,6 +23,8 @@ const REQUESTS_PER_BLOCK: u64 = 256;
 fn filled(dir: &std::path::Path) -> Arc<OpenPartition> {
     let config = StoreConfig {
         conventions: Arc::default(),
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         data_dir: dir.to_path_buf(),
         cache_bytes: 64 << 20,
         open_partitions_max: 8,

@@ -94,6 +94,10 @@ pub struct RawConfig {
     /// Age at which spans leave, by whole partitions; in the file also one per service [default: 7d]
     #[arg(long, env = "SPANDREL_RETENTION", value_name = "DURATION", value_parser = clap::value_parser!(Retention))]
     pub retention: Option<Retention>,
+    /// Age at which roll-ups leave, which stay when their spans have left, and the traces that they show with them
+    /// [default: 400d]
+    #[arg(long, env = "SPANDREL_ROLLUP_RETENTION", value_name = "DURATION")]
+    pub rollup_retention: Option<String>,
     /// Disk space of all partitions; above it the oldest leave [default: 50GiB]
     #[arg(long, env = "SPANDREL_MAX_DISK", value_name = "SIZE")]
     pub max_disk: Option<String>,
@@ -283,6 +287,7 @@ impl RawConfig {
                 Some(own) => Some(own.or(fallback.retention)),
                 None => fallback.retention,
             },
+            rollup_retention: self.rollup_retention.or(fallback.rollup_retention),
             max_disk: self.max_disk.or(fallback.max_disk),
             body_bytes_max: self.body_bytes_max.or(fallback.body_bytes_max),
             memory: self.memory.or(fallback.memory),
@@ -321,6 +326,8 @@ impl RawConfig {
             cache_bytes: memory.cache,
             open_partitions_max: memory.open_partitions,
             retention: Some(retention),
+            rollup_retention: Some(duration("rollup-retention", self.rollup_retention.as_deref(), "400d")?),
+            remnants_merged_at_once: limits::REMNANTS_MERGED_AT_ONCE,
             keep,
             conventions: Arc::new(conventions(self.peel_dimensions, self.entry_spans)?),
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,

@@ -57,6 +57,30 @@ pub const TRACEQL_DEPTH_MAX: usize = 100;
 pub const TRACEQL_REGEX_BYTES_MAX: usize = 1024 * 1024;
 /// Seconds of one latency slot.
 pub const SLOT_SECS: u64 = 10;
+/// Traces pinned of one series and one hour, once their spans leave: the slowest of each octave of latency, from the slowest
+/// octave down. Twelve octaves are from 1 ms to 4 s; a trace of 20 spans of 50 bytes makes that 12 KB an hour at most.
+pub const LONG_TERM_EXEMPLARS_MAX: usize = 12;
+/// Seconds between the spans of two partitions within which one asks the other what traces it shows: spans of a trace that
+/// are further apart are not kept together.
+pub const NEIGHBOUR_SECS: u64 = 3_600;
+/// The same for every trace of a partition that still has all its spans: it costs a look at each of them.
+pub const STRADDLING_SECS: u64 = 60;
+/// Seconds for which roll-ups of a minute are kept once their spans have left: a month, which is what people scroll through.
+pub const ROLLUP_MINUTES_SECS: u64 = 30 * 86_400;
+/// The same for those of ten minutes: a quarter of a year. Hours and days stay.
+pub const ROLLUP_TEN_MINUTES_SECS: u64 = 90 * 86_400;
+/// Neighbouring remnants that become one: of the hours of a year some 40 directories stay.
+pub const REMNANTS_MERGED_AT_ONCE: usize = 16;
+/// Bytes above which remnants are not merged: what is merged has to fit into memory, table by table, some ten times larger.
+pub const REMNANT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Remnants written anew in one step of retention, which also seals: so that sealing waits for seconds at most.
+pub const REWRITES_PER_STEP: usize = 4;
+/// Traces pinned by hand: the file is written as a whole each time, 12 MiB at most.
+pub const PINS_MAX: usize = 10_000;
+/// Seconds for which a trace is pinned when nothing is said: as long as roll-ups by default, 400 days.
+pub const PIN_SECS: u64 = 400 * 86_400;
+/// Bytes of the note of a pin.
+pub const PIN_NOTE_BYTES_MAX: usize = 1_024;
 /// How far ahead of its arrival a span may be counted (clocks that run ahead).
 pub const FUTURE_SECS_MAX: u64 = 3_600;
 
@@ -76,4 +100,7 @@ pub const SERIES_MAX: usize = 20_000;
 
 const _: () = assert!(3 < ELEMENT_COST_PER_BUDGET_BYTE, "a realistic request as long as the budget must be admitted");
 const _: () = assert!(RANK_WINDOW_SECS.is_multiple_of(2 * SLOT_SECS), "half of the window must be whole slots");
+const _: () =
+    assert!(STRADDLING_SECS <= NEIGHBOUR_SECS, "who is asked about all traces is asked about the pinned ones");
+const _: () = assert!(ROLLUP_MINUTES_SECS < ROLLUP_TEN_MINUTES_SECS, "the finer ones go first");
 const _: () = assert!(SPAN_BYTES_MAX >= TEXT_BYTES_MAX, "one longest value must fit into a span");

@@ -22,7 +22,7 @@ const TOKEN_PREFIX: &str = "spandrel_";
 pub enum Scope {
     /// Sending spans.
     Ingest,
-    /// Asking questions, and exporting what is stored.
+    /// Asking questions, and exporting what is stored. Pinning a trace is no question.
     Query,
     /// Everything.
     Admin,
@@ -121,6 +121,10 @@ impl Access {
     pub fn open(settings: &AccessSettings, clock: Clock) -> Result<Self, FileError> {
         let tokens = settings.tokens.clone().map(|path| Watched::open(vec![path], parse)).transpose()?;
         Ok(Self { tokens, clock, origins: Origins::new(&settings.cors_origins) })
+    }
+
+    pub(super) fn asks_for_tokens(&self) -> bool {
+        self.tokens.is_some()
     }
 
     pub(super) fn check(&self, headers: &HeaderMap, needed: Scope) -> Result<(), Denied> {

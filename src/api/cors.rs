@@ -71,6 +71,28 @@ impl Pattern {
     }
 }
 
+/// Whether a request that changes something is sent by a page that this server did not serve. Browsers say so with every such
+/// request, and other clients do not.
+///
+/// A page can give its own name the address of this server and so look as if it were served here. Where a token is asked for
+/// that gains nothing; elsewhere only addresses and `localhost` are taken for names of this server.
+pub(super) fn is_foreign(request: &Request, asks_for_tokens: bool) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = request.uri().authority().map(axum::http::uri::Authority::as_str).or(host);
+    let of_page = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_scheme, host)| host);
+    let Some(host) = host.filter(|host| Some(*host) == of_page) else { return true };
+    !asks_for_tokens && !names_an_address(host)
+}
+
+/// An IP address or `localhost`, with or without a port.
+fn names_an_address(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _port)| name);
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok()
+}
+
 /// No credentials are asked: browsers send none with it.
 fn preflight(asked: &HeaderMap, origin: &HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
@@ -96,6 +118,30 @@ pub(super) fn allow(response: &mut Response, origin: HeaderValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_may_change_something_only_where_it_was_served() {
+        let is_foreign = |origin: Option<&str>, host: &str, asks_for_tokens| {
+            let request = Request::builder().method("POST").uri("/p").header("host", host);
+            let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+            super::is_foreign(&request.body(Body::empty()).unwrap(), asks_for_tokens)
+        };
+        for (origin, host, without_tokens, with_tokens) in [
+            (None, "127.0.0.1:3200", false, false),
+            (Some("http://127.0.0.1:3200"), "127.0.0.1:3200", false, false),
+            (Some("http://localhost:3200"), "localhost:3200", false, false),
+            (Some("https://[::1]:3200"), "[::1]:3200", false, false),
+            (Some("http://localhost:8080"), "localhost:3200", true, true),
+            (Some("http://127.0.0.1:3200.evil"), "127.0.0.1:3200", true, true),
+            (Some("null"), "127.0.0.1:3200", true, true),
+            (Some(""), "127.0.0.1:3200", true, true),
+            (Some("http://rebound.evil:3200"), "rebound.evil:3200", true, false),
+            (Some("https://traces.example"), "traces.example", true, false),
+        ] {
+            assert_eq!(is_foreign(origin, host, false), without_tokens, "{origin:?} {host}");
+            assert_eq!(is_foreign(origin, host, true), with_tokens, "{origin:?} {host}, with tokens");
+        }
+    }
 
     #[test]
     fn otlp_51_an_origin_is_allowed_by_its_name_or_a_star() {

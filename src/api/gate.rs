@@ -26,7 +26,8 @@ struct Gate {
     needed: Scope,
     /// Paths that need no credentials.
     open: &'static [&'static str],
-    /// Whether web pages may send here.
+    /// Whether web pages may send here. Where they may not, only questions are for everybody who may ask: what changes
+    /// something needs the scope admin.
     for_pages: bool,
     refuse: Refuse,
 }
@@ -47,7 +48,13 @@ pub(super) fn of_query(router: Router<Doors>, doors: &Doors, refuse: Refuse) -> 
 
 async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let origins = &gate.doors.access.origins;
-    let verdict = if gate.for_pages { origins.verdict(&request) } else { Verdict::Unasked };
+    let verdict = if gate.for_pages {
+        origins.verdict(&request)
+    } else if gate.changes(&request) && cors::is_foreign(&request, gate.doors.access.asks_for_tokens()) {
+        return (gate.refuse)(request.headers(), &Refusal::foreign_page());
+    } else {
+        Verdict::Unasked
+    };
     match verdict {
         Verdict::Answer(response) => response,
         Verdict::Deny => (gate.refuse)(request.headers(), &Refusal::foreign_origin()),
@@ -61,9 +68,14 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
 }
 
 impl Gate {
+    fn changes(&self, request: &Request) -> bool {
+        !self.for_pages && !request.method().is_safe()
+    }
+
     async fn guarded(&self, request: Request, next: Next) -> Response {
         let is_open = self.open.contains(&request.uri().path());
-        if !is_open && let Err(denied) = self.doors.access.check(request.headers(), self.needed) {
+        let needed = if self.changes(&request) { Scope::Admin } else { self.needed };
+        if !is_open && let Err(denied) = self.doors.access.check(request.headers(), needed) {
             let refusal = Refusal::of_denied(denied);
             self.doors.counters.requests_denied.add(denied.code(), 1);
             return (self.refuse)(request.headers(), &refusal);

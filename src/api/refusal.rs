@@ -26,12 +26,16 @@ pub(super) struct Refusal {
 pub(super) fn query_status(error: &QueryError) -> StatusCode {
     match error {
         QueryError::Starting | QueryError::TooLong { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        QueryError::UnknownService { .. } => StatusCode::NOT_FOUND,
+        QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {
+            StatusCode::NOT_FOUND
+        }
+        QueryError::TooManyPins => StatusCode::CONFLICT,
         QueryError::Quantile(_)
         | QueryError::EmptyWindow { .. }
         | QueryError::BadStep { .. }
         | QueryError::NoFilterWithPeel
-        | QueryError::TooManyGroups { .. } => StatusCode::BAD_REQUEST,
+        | QueryError::TooManyGroups { .. }
+        | QueryError::LongNote { .. } => StatusCode::BAD_REQUEST,
         QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -106,6 +110,12 @@ impl Refusal {
 
     pub(super) fn foreign_origin() -> Self {
         let message = "pages of this origin may not send spans here (--cors-origins)";
+        Self::with_status(Code::PermissionDenied, StatusCode::FORBIDDEN, message)
+    }
+
+    pub(super) fn foreign_page() -> Self {
+        let message =
+            "a page of another server may not change anything here; use the command line or this server's own page";
         Self::with_status(Code::PermissionDenied, StatusCode::FORBIDDEN, message)
     }
 

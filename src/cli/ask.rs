@@ -23,13 +23,13 @@ pub(super) struct ServerArgs {
     url: String,
     /// Print the server's JSON instead of tables
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
     credentials: Credentials,
 }
 
 impl ServerArgs {
-    fn client(&self) -> anyhow::Result<Client> {
+    pub(super) fn client(&self) -> anyhow::Result<Client> {
         Client::new(&self.url, &self.credentials)
     }
 }

@@ -36,6 +36,10 @@ struct Report {
     format: String,
     sound: bool,
     partitions: Vec<PartitionReport>,
+    /// Traces pinned by hand.
+    pins: usize,
+    /// What is damaged beside partitions.
+    faults: Vec<String>,
     quarantine: Vec<String>,
     leftovers: Vec<String>,
 }
@@ -78,6 +82,8 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         format: dir.format.clone(),
         sound: true,
         partitions: Vec::new(),
+        pins: 0,
+        faults: Vec::new(),
         quarantine: Vec::new(),
         leftovers: dir.leftovers(),
     };
@@ -92,6 +98,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    match dir.check_pins() {
+        Ok(pins) => report.pins = pins,
+        Err(fault) => report.faults.push(fault),
+    }
+    report.sound &= report.faults.is_empty();
     report.quarantine = dir.quarantined();
     print(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { text(&report, args.repair) })?;
     Ok(if report.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -128,7 +139,7 @@ fn check(
     if rebuilt && journal_is_sound {
         found.notes.push("no span is lost: the next start rebuilds the database of the journal".to_owned());
     }
-    *before = Some(Before { seq: idle.seq(), last_sequence });
+    *before = Some(Before { seq: idle.last_seq(), last_sequence });
     (found, database_is_sound)
 }
 
@@ -219,11 +230,16 @@ fn text(report: &Report, repaired: bool) -> String {
         lines.extend(partition.notes.iter().map(|note| format!("           note: {note}")));
         lines.extend(partition.moved_to.iter().map(|to| format!("           moved to quarantine/{to}")));
     }
+    lines.extend(report.faults.iter().map(|fault| format!("DAMAGED  {fault}; the next start moves it to quarantine/")));
+    if 0 < report.pins {
+        lines.push(format!("ok       {}", counted(report.pins, "pinned trace")));
+    }
     lines.extend(report.quarantine.iter().map(|name| format!("in quarantine: {name}")));
     lines.extend(report.leftovers.iter().map(|name| format!("left over, the next start finishes it: {name}")));
     let damaged = report.partitions.iter().filter(|partition| !partition.faults.is_empty()).count();
     let all = report.partitions.len();
     lines.push(match (damaged, repaired) {
+        (0, _) if !report.sound => format!("{} sound, but not everything else", counted(all, "partition")),
         (0, _) => format!("sound: {}", counted(all, "partition")),
         (_, false) => format!(
             "{damaged} of {} damaged. Nothing was moved. Put a good copy of each in its place (`spandrel backup` makes \

@@ -90,6 +90,16 @@ impl Client {
         Ok(Reply { status, retry_after_secs, body: response.body_mut().read_to_string().unwrap_or_default() })
     }
 
+    /// Removes what stands under a path.
+    pub(super) fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.authorized(self.agent.delete(self.url(path)));
+        let mut response = request.call().with_context(|| self.unreachable())?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        bail!("{}", error_of(response.body_mut().read_to_string()?));
+    }
+
     fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         match &self.authorization {
             Some(authorization) => request.header("authorization", authorization),
@@ -135,7 +145,7 @@ fn pem(path: &Path) -> anyhow::Result<(Vec<Certificate<'static>>, Option<Private
 }
 
 /// The server's own words.
-fn error_of(body: String) -> String {
+pub(super) fn error_of(body: String) -> String {
     serde_json::from_str::<serde_json::Value>(&body)
         .ok()
         .and_then(|error| Some(error.get("error").or(error.get("message"))?.as_str()?.to_owned()))

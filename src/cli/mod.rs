@@ -9,6 +9,7 @@ mod demo;
 mod export;
 mod load;
 mod otlp_file;
+mod pins;
 pub mod render;
 pub mod serve;
 pub mod shop;
@@ -57,6 +58,15 @@ enum Command {
     Trace(ask::TraceArgs),
     /// Which services are stored
     Services(ask::ServicesArgs),
+    /// Keep a trace when what is around it leaves
+    ///
+    /// It opens until the pin expires, whatever retention and roll-ups say. A server with --tokens wants a token of the scope
+    /// admin for it.
+    Pin(pins::PinArgs),
+    /// Take a pin back
+    Unpin(pins::UnpinArgs),
+    /// List the pinned traces
+    Pins(pins::PinsArgs),
     /// Send files of OTLP spans (JSON, JSON lines or protobuf) to a server
     Load(load::LoadArgs),
     /// Write stored spans as OTLP JSON lines or protobuf, for `load` and every other reader of OTLP
@@ -103,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::P99(args) => done(ask::percentile(args)),
         Command::Trace(args) => done(ask::trace(args)),
         Command::Services(args) => done(ask::services(args)),
+        Command::Pin(args) => done(pins::pin(args)),
+        Command::Unpin(args) => done(pins::unpin(args)),
+        Command::Pins(args) => done(pins::pins(args)),
         Command::Load(args) => done(load::run(args)),
         Command::Export(args) => export::run(args),
         Command::Check(args) => check::run(args),

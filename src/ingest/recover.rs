@@ -65,7 +65,7 @@ pub(super) fn sequence_before(store: &Store, partition: &Partition) -> Result<u6
     if partition.seq() <= 1 {
         return Ok(0);
     }
-    let Some(before) = store.partitions().into_iter().find(|known| known.seq() + 1 == partition.seq()) else {
+    let Some(before) = store.partitions().into_iter().find(|known| known.last_seq() + 1 == partition.seq()) else {
         let first = journal::first_record(&partition.journal_dir())?;
         return Ok(first.map_or(0, |first| first.saturating_sub(1)));
     };

@@ -210,6 +210,8 @@ fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: None,
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,

@@ -81,7 +81,7 @@ impl Contributions {
             targets: Vec::new(),
             overflowed: false,
         };
-        let mut walk = Walk { query, range, slots, coverage: &mut coverage, places: &mut places };
+        let mut walk = Walk { query, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None };
         walk.visit(snapshot, &mut selected)?;
         selected.heads(&snapshot.heads, range, &*query.conventions()?, &mut places);
         if selected.overflowed {

@@ -143,7 +143,7 @@ impl Exemplars<'_> {
         mut exemplars: Vec<Exemplar>,
         found: &mut Vec<ExemplarAnswer>,
     ) -> Result<(), StoreError> {
-        exemplars.retain(|one| match self.query.exemplars.get((opened.seq, block_no, one.row)) {
+        exemplars.retain(|one| match self.query.exemplars.get((opened.identity, block_no, one.row)) {
             Some(known) => {
                 found.push(known);
                 false
@@ -167,7 +167,7 @@ impl Exemplars<'_> {
                 attributes: place_of_scope(&scopes, glance.scope, self.conventions),
                 in_bucket: false,
             };
-            self.query.exemplars.insert((opened.seq, block_no, one.row), &exemplar);
+            self.query.exemplars.insert((opened.identity, block_no, one.row), &exemplar);
             found.push(exemplar);
         }
         Ok(())

@@ -142,7 +142,7 @@ impl Query {
         let (mut coverage, mut places) = (coverage_of(&snapshot), Places::default());
         let mut edges = Edges { question, tallies: BTreeMap::new(), chosen: Vec::new() };
         let slots = Slots::Fewest;
-        Walk { query: self, range, slots, coverage: &mut coverage, places: &mut places }
+        Walk { query: self, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None }
             .visit(&snapshot, &mut edges)?;
         store.calls_of_heads(&snapshot.heads, &mut |call| edges.call(&call, range));
         let slowest = |[server, _]: &[Tally; 2]| -> Vec<Exemplar> {

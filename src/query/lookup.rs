@@ -51,7 +51,7 @@ impl Lookup<'_> {
         }
         let mut found = Vec::new();
         self.in_heads(bucket, wanted, &mut found);
-        for opened in self.places.opens.iter().rev() {
+        for opened in self.places.opens.iter().rev().filter(|opened| !opened.has_left) {
             if wanted <= found.len() {
                 break;
             }

@@ -11,6 +11,7 @@ mod heatmap;
 mod ids;
 mod lookup;
 mod percentile;
+mod pins;
 mod rank;
 mod rows;
 mod selection;
@@ -31,11 +32,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::model::{Conventions, DurationNanos, TimeRange, UnixNanos};
+use crate::limits::{PIN_NOTE_BYTES_MAX, PINS_MAX};
+use crate::model::{Conventions, DurationNanos, TimeRange, TraceId, UnixNanos};
 use crate::store::{Snapshot, Store, StoreError};
 use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
+pub use crate::store::Pin;
 pub use critical_path::{CriticalPath, PathSpan, critical_paths};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
@@ -65,6 +68,27 @@ pub enum QueryError {
         service: String,
         /// Stored names that look alike, best first.
         nearest: Vec<String>,
+    },
+    /// No span of such a trace is stored.
+    #[error("no span of trace {trace} is stored: it was never sent, rejected, or has left with its retention")]
+    UnknownTrace {
+        /// As asked.
+        trace: TraceId,
+    },
+    /// There is no such pin.
+    #[error("trace {trace} is not pinned; /spandrel/v1/pins lists those that are")]
+    NotPinned {
+        /// As asked.
+        trace: TraceId,
+    },
+    /// There are as many pins as may be.
+    #[error("{PINS_MAX} traces are pinned, which is all there may be; remove some first")]
+    TooManyPins,
+    /// A note that is too long.
+    #[error("the note has {bytes} bytes, at most {PIN_NOTE_BYTES_MAX} are kept")]
+    LongNote {
+        /// Its length.
+        bytes: usize,
     },
     /// A quantile that is none.
     #[error(transparent)]
@@ -118,6 +142,11 @@ fn nearest_hint(nearest: &[String]) -> String {
     if nearest.is_empty() { "; none are stored yet".to_owned() } else { format!("; known are {}", nearest.join(", ")) }
 }
 
+/// How often a question is asked while partitions are replaced under its hands: they are replaced one by one.
+const ATTEMPTS: usize = 5;
+/// How the reason ends that asking again removes.
+const REPLACED: &str = " was replaced while it was read; ask again";
+
 /// What an answer speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -134,6 +163,11 @@ impl Coverage {
     /// What is missing from the other is missing here as well.
     pub fn also(&mut self, other: Self) {
         other.reasons.into_iter().for_each(|reason| self.missing(reason));
+    }
+
+    /// Whether something was replaced while it was read: asking again answers.
+    fn is_outdated(&self) -> bool {
+        self.reasons.iter().any(|reason| reason.ends_with(REPLACED))
     }
 
     fn missing(&mut self, reason: String) {
@@ -236,7 +270,7 @@ impl Query {
             return;
         }
         if matches!(error, StoreError::Replaced { .. }) {
-            return coverage.missing(format!("{what} was replaced while it was read; ask again"));
+            return coverage.missing(format!("{what}{REPLACED}"));
         }
         self.counters.damaged_reads.add(1);
         let mut left_out = self.left_out.lock();

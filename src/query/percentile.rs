@@ -13,7 +13,7 @@ use super::steps::{StepRow, Steps, resolution_of};
 use super::tally::Tally;
 use super::traceql::{Field, Filter, RowScan, ServiceChoice};
 use super::walk::Slots;
-use super::{Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
+use super::{ATTEMPTS, Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
 
 /// Steps of one answer, as in Prometheus.
 pub const STEPS_MAX: u64 = 11_000;
@@ -175,6 +175,20 @@ impl Query {
             return Err(QueryError::EmptyWindow { start, end });
         }
         let resolution = question.step.map(|step| resolution_of(step, question.range, STEPS_MAX)).transpose()?;
+        let mut attempts = 1..ATTEMPTS;
+        loop {
+            let answer = self.percentile_once(question, resolution)?;
+            if !answer.coverage.is_outdated() || attempts.next().is_none() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn percentile_once(
+        &self,
+        question: &PercentileQuestion,
+        resolution: Option<Resolution>,
+    ) -> Result<PercentileAnswer, QueryError> {
         let snapshot = self.store()?.snapshot();
         let mut answer = self.percentile_of(&snapshot, question, question.range, resolution)?;
         if let Some(back) = question.versus {

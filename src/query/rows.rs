@@ -101,9 +101,15 @@ fn open_all(
     for (partition, visible) in &snapshot.partitions {
         let manifest = partition.manifest();
         if let Some(manifest) = &manifest {
-            let known = scan.is_among(&manifest.services);
-            found.service_is_known |= known;
-            if !known || !manifest.meets(scan.range) {
+            let (known, has_left) = (scan.is_among(&manifest.services), scan.is_among(&manifest.left));
+            let has_left = has_left && !manifest.left.is_empty();
+            found.service_is_known |= known || has_left;
+            if has_left && manifest.meets(scan.range) {
+                let left =
+                    "spans of the window have left with their retention: only those of pinned traces are counted";
+                found.coverage.missing(left.to_owned());
+            }
+            if !(known || has_left) || !manifest.meets(scan.range) {
                 continue;
             }
         }
@@ -117,7 +123,8 @@ fn open_all(
                     let summaries = blocks.iter().filter_map(|(_, block)| Some(block.as_ref()?.summary()));
                     found.service_is_known |= summaries.into_iter().any(|summary| scan.is_among(&summary.services));
                 }
-                opens.push(Opened { seq: partition.seq(), open, visible: *visible, manifest, base });
+                let (identity, visible) = (partition.identity(), *visible);
+                opens.push(Opened { identity, open, visible, manifest, base, has_left: false });
             }
             Err(error) => {
                 query.unreadable(&mut found.coverage, &format!("partition {}", partition.name()), &error);

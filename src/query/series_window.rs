@@ -115,7 +115,7 @@ impl<'a> SeriesWindow<'a> {
     ) -> Result<(), QueryError> {
         let mut chosen = Chosen { window: self, positions: Vec::new(), each };
         let (range, slots, mut places) = (self.range, Slots::Fewest, Places::default());
-        Walk { query, range, slots, coverage, places: &mut places }.visit(snapshot, &mut chosen)?;
+        Walk { query, range, slots, coverage, places: &mut places, whole_slots: None }.visit(snapshot, &mut chosen)?;
         self.visit_heads(&snapshot.heads, each);
         Ok(())
     }

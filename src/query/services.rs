@@ -14,7 +14,7 @@ pub struct ServiceRow {
     pub namespace: String,
     /// `service.name`.
     pub name: String,
-    /// Stored spans.
+    /// Spans that are stored, or were until their retention was over: roll-ups still count them.
     pub span_count: u64,
     /// Latest end of a span.
     pub last_seen: UnixNanos,
@@ -56,7 +56,7 @@ impl Query {
     ) -> Result<(), QueryError> {
         for (partition, visible) in &snapshot.partitions {
             if let Some(manifest) = partition.manifest() {
-                for count in &manifest.services {
+                for count in manifest.counted_services() {
                     add(&count.namespace, &count.service, count.spans, count.last_seen);
                 }
                 continue;

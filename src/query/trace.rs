@@ -6,7 +6,7 @@ use crate::limits::TRACE_SPANS_MAX;
 use crate::model::{SpanBatch, SpanCopier, TraceId};
 use crate::store::{HeadPart, OpenPartition, TraceBlocks};
 
-use super::{Coverage, Query, QueryError, coverage_of};
+use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 
 /// A trace.
 #[derive(Debug, Default)]
@@ -24,6 +24,17 @@ impl Query {
     /// # Errors
     /// `Starting`. An unknown trace is an empty answer; what cannot be read is named in the coverage.
     pub fn trace(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
+        let mut answer = self.trace_once(id)?;
+        for _ in 1..ATTEMPTS {
+            if !answer.coverage.is_outdated() {
+                break;
+            }
+            answer = self.trace_once(id)?;
+        }
+        Ok(answer)
+    }
+
+    fn trace_once(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
         let store = self.store()?;
         let snapshot = store.snapshot();
         let mut coverage = coverage_of(&snapshot);

@@ -68,7 +68,8 @@ pub(super) struct Places {
 /// A partition that was read.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) seq: u64,
+    /// Of the partition, see `Partition::identity`.
+    pub(super) identity: u64,
     pub(super) open: Arc<OpenPartition>,
     /// Blocks that belong to the snapshot.
     pub(super) visible: u64,
@@ -76,6 +77,8 @@ pub(super) struct Opened {
     pub(super) manifest: Option<Arc<Manifest>>,
     /// What its block numbers are raised by.
     pub(super) base: u32,
+    /// Wanted spans have left but for pinned traces: exemplars of roll-ups lead to those, and nothing else does.
+    pub(super) has_left: bool,
 }
 
 /// Where one span is.
@@ -127,6 +130,8 @@ pub(super) struct Walk<'a> {
     pub(super) slots: Slots,
     pub(super) coverage: &'a mut Coverage,
     pub(super) places: &'a mut Places,
+    /// Up to when spans have left, and how long the slots are that their roll-ups had to be answered by.
+    pub(super) whole_slots: Option<(UnixNanos, Resolution)>,
 }
 
 impl Walk<'_> {
@@ -138,24 +143,32 @@ impl Walk<'_> {
         let store = self.query.store()?;
         for (partition, visible) in &snapshot.partitions {
             let manifest = partition.manifest();
-            if let Some(manifest) = &manifest
-                && (!visitor.among(&manifest.services) || !manifest.meets(self.range))
-            {
-                continue;
+            let mut has_left = false;
+            if let Some(manifest) = &manifest {
+                has_left = !manifest.left.is_empty() && visitor.among(&manifest.left);
+                if !(visitor.among(&manifest.services) || has_left) || !manifest.meets(self.range) {
+                    continue;
+                }
             }
             let read = store.open_partition(partition).and_then(|open| {
-                let (seq, base) = (partition.seq(), self.places.last_block());
-                let opened =
-                    Opened { seq, open: Arc::clone(&open), visible: *visible, manifest: manifest.clone(), base };
+                let (identity, base) = (partition.identity(), self.places.last_block());
+                let (visible, manifest) = (*visible, manifest.clone());
+                let opened = Opened { identity, open: Arc::clone(&open), visible, manifest, base, has_left };
+                let manifest = opened.manifest.clone();
                 self.places.opens.push(opened);
                 match &manifest {
-                    Some(manifest) => self.rollups(&open, base, manifest, visitor),
-                    None => self.blocks(&open, base, *visible, visitor),
+                    Some(manifest) => self.rollups(&open, base, manifest, has_left, visitor),
+                    None => self.blocks(&open, base, visible, visitor),
                 }
             });
             if let Err(error) = read {
                 self.query.unreadable(self.coverage, &format!("partition {}", partition.name()), &error);
             }
+        }
+        if let Some((until, slots)) = self.whole_slots {
+            let (until, secs) = (shown(until), slots.secs());
+            let reason = format!("before {until} windows are whole slots of {secs} s: only roll-ups are left");
+            self.coverage.missing(reason);
         }
         Ok(())
     }
@@ -192,10 +205,15 @@ impl Walk<'_> {
         open: &OpenPartition,
         base: u32,
         manifest: &Manifest,
+        has_left: bool,
         visitor: &mut dyn Visitor,
     ) -> Result<(), StoreError> {
         let keys = open.rollup_series()?;
-        for (resolution, slots) in self.slots.of(clipped(self.range, manifest)) {
+        let mut range = clipped(self.range, manifest);
+        if let Some(finest) = manifest.finest.filter(|_| has_left) {
+            range = self.widened(range, finest, manifest);
+        }
+        for (resolution, slots) in self.slots.of(range) {
             for window in rollup_windows(resolution, &slots) {
                 let table = open.rollup(window);
                 runs_of_series(&keys, resolution, base, visitor, |series, each| {
@@ -205,6 +223,28 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+impl Walk<'_> {
+    /// The range in whole slots of the finest roll-ups that are left; says so when it is another one than was asked for.
+    fn widened(&mut self, range: TimeRange, finest: Resolution, manifest: &Manifest) -> TimeRange {
+        let wide = TimeRange {
+            start: finest.start_of(finest.slot_of(range.start)),
+            end: finest.start_of(Slot(finest.slot_of(UnixNanos(range.end.0.saturating_sub(1))).0 + 1)),
+        };
+        let holds = |start, end| manifest.meets(TimeRange { start, end });
+        if wide != range && (holds(wide.start, range.start) || holds(range.end, wide.end)) {
+            let known = self.whole_slots.get_or_insert((manifest.max_time, finest));
+            *known = (known.0.max(manifest.max_time), known.1.max(finest));
+        }
+        wide
+    }
+}
+
+/// To the second.
+fn shown(at: UnixNanos) -> jiff::Timestamp {
+    let secs = i64::try_from(at.0 / 1_000_000_000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// Gives the visitor the slots that `read` gives, of the series that it chooses. Neighbours are read together.

@@ -14,9 +14,10 @@ use crate::telemetry::with_causes;
 
 use super::copying::{Progress, files_below, hash_file};
 use super::files::{self, DirLock};
+use super::remnant::UNFINISHED_SUFFIX;
 use super::retention::DROP_SUFFIX;
 use super::seal::{Tally, recount, verify};
-use super::{Manifest, OpenPartition, Partition, StoreConfig, StoreError};
+use super::{Manifest, OpenPartition, Partition, StoreConfig, StoreError, remnant};
 
 /// Spans decoded at once: a row group.
 const ROWS: u32 = 4096;
@@ -92,6 +93,10 @@ impl IdleDir {
         partitions
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Names in `quarantine/`.
     pub fn quarantined(&self) -> Vec<String> {
         files::entry_names(&self.path.join("quarantine"))
@@ -99,7 +104,9 @@ impl IdleDir {
 
     /// What an interrupted step left and the next start finishes, by path.
     pub fn leftovers(&self) -> Vec<String> {
-        let is_left = |name: &&String| name.ends_with(DROP_SUFFIX) || name.ends_with(files::DRAFT_SUFFIX);
+        let is_left = |name: &&String| {
+            [DROP_SUFFIX, files::DRAFT_SUFFIX, UNFINISHED_SUFFIX].iter().any(|suffix| name.ends_with(suffix))
+        };
         let mut left: Vec<String> = files::entry_names(&self.path).iter().filter(is_left).cloned().collect();
         let partitions = files::entry_names(&self.path.join("partitions"));
         left.extend(partitions.iter().filter(is_left).map(|name| format!("partitions/{name}")));
@@ -148,6 +155,11 @@ impl IdlePartition {
         self.partition.seq()
     }
 
+    /// The number of the last partition that it stands for.
+    pub fn last_seq(&self) -> u64 {
+        self.partition.last_seq()
+    }
+
     /// Whether there is a database to move.
     pub fn has_database(&self) -> bool {
         self.partition.store_dir().exists()
@@ -184,13 +196,19 @@ impl IdlePartition {
             Ok(open) => open,
             Err(error) => return report.fault(&error),
         };
-        match verify(&open, &self.partition) {
-            Ok(found) if found == (Manifest { files: Vec::new(), ..manifest.clone() }) => {}
-            Ok(found) => report.faults.push(format!(
-                "SEALED says {} spans in {} blocks, there are {} in {}, or times and services differ",
-                manifest.spans, manifest.blocks, found.spans, found.blocks
-            )),
-            Err(error) => report.fault(&error),
+        if 1 < self.partition.generation() {
+            if let Err(error) = remnant::verify(&open, manifest) {
+                report.fault(&error);
+            }
+        } else {
+            match verify(&open, &self.partition) {
+                Ok(found) if found == (Manifest { files: Vec::new(), ..manifest.clone() }) => {}
+                Ok(found) => report.faults.push(format!(
+                    "SEALED says {} spans in {} blocks, there are {} in {}, or times and services differ",
+                    manifest.spans, manifest.blocks, found.spans, found.blocks
+                )),
+                Err(error) => report.fault(&error),
+            }
         }
         report.check_blocks(&open, on);
         drop(open);

@@ -118,10 +118,10 @@ fn pieces(rows: &[RowRef]) -> Vec<&[RowRef]> {
 }
 
 /// What blocks are made of.
-struct Source<'a> {
-    part: &'a HeadPart,
-    counting: &'a Counting,
-    dir: &'a Path,
+pub(super) struct Source<'a> {
+    pub(super) part: &'a HeadPart,
+    pub(super) counting: &'a Counting,
+    pub(super) dir: &'a Path,
 }
 
 /// Either everything of the block is in the batch afterwards, or nothing.
@@ -132,16 +132,27 @@ fn put_block(
     source: &Source<'_>,
     waiting: &mut Waiting,
 ) -> Result<(), StoreError> {
+    for (section, bytes) in encode_block(source, rows, block_no, waiting)? {
+        batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, &bytes);
+    }
+    Ok(())
+}
+
+/// All sections of a block, its latency slots among them.
+pub(super) fn encode_block(
+    source: &Source<'_>,
+    rows: &[RowRef],
+    block_no: u64,
+    waiting: &mut Waiting,
+) -> Result<Vec<(SectionId, Vec<u8>)>, StoreError> {
     let Source { part, counting, dir } = *source;
     let encoded = block::encode(&part.batches, rows, part.horizon, &counting.conventions)
         .map_err(|source| block_error(dir, block_no, source))?;
     let latency = slots::block_latency(part, rows, &encoded, counting, waiting)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
-    let of_latency = [(SectionId::LATENCY, latency.slots), (SectionId::FAMILIES, latency.families)];
-    for (section, bytes) in encoded.sections.iter().chain(&of_latency) {
-        batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, bytes);
-    }
-    Ok(())
+    let mut sections = encoded.sections;
+    sections.extend([(SectionId::LATENCY, latency.slots), (SectionId::FAMILIES, latency.families)]);
+    Ok(sections)
 }
 
 fn block_error(dir: &Path, block_no: u64, source: BlockError) -> StoreError {

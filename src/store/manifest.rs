@@ -8,8 +8,10 @@
 //! last_sequence 2048
 //! min_time_unix_nano 1795463000000000000
 //! max_time_unix_nano 1795466600000000000
+//! finest_secs 10
 //! service 52311 1795466599000000000 812401223 shop checkout
 //!         (spans, last seen, longest latency, namespace and name percent-encoded)
+//! left 9004 1795466599000000000 40000000 shop cart
 //! file 524288 9f0c3a5577aa0011 BLOCKS
 //! checksum 0123456789abcdef
 //! ```
@@ -19,6 +21,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::block::ServiceCount;
+use crate::latency::Resolution;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
 use super::StoreError;
@@ -39,8 +42,12 @@ pub struct Manifest {
     pub min_time: UnixNanos,
     /// Latest start or end of any span.
     pub max_time: UnixNanos,
-    /// Spans per service.
+    /// Spans per service, of those whose spans are all here.
     pub services: Vec<ServiceCount>,
+    /// Those that the roll-ups count, although of their spans only the ones of pinned traces are still here.
+    pub left: Vec<ServiceCount>,
+    /// The finest roll-ups of what left; `None` when there are none.
+    pub finest: Option<Resolution>,
     /// Every file of the partition but this one: bytes, XXH3-64, path below the partition.
     pub files: Vec<(u64, u64, String)>,
 }
@@ -49,6 +56,21 @@ impl Manifest {
     /// Whether a span of the partition may lie in `range`.
     pub fn meets(&self, range: TimeRange) -> bool {
         range.meets(self.min_time, self.max_time)
+    }
+
+    /// Whether all spans of some service are here, as opposed to pinned traces alone.
+    pub fn is_live(&self) -> bool {
+        !self.services.is_empty()
+    }
+
+    /// Whether roll-ups are all that is left but for pinned traces.
+    pub fn is_remnant(&self) -> bool {
+        self.services.is_empty() && !self.left.is_empty()
+    }
+
+    /// Every service that is counted here, whether its spans are still here or not.
+    pub fn counted_services(&self) -> impl Iterator<Item = &ServiceCount> {
+        self.services.iter().chain(&self.left)
     }
 
     /// The manifest of a partition's directory; `None` when there is none, or it is not whole.
@@ -81,10 +103,13 @@ impl Manifest {
             "{FIRST_LINE}\nspans {}\nblocks {}\nlast_sequence {}\nmin_time_unix_nano {}\nmax_time_unix_nano {}\n",
             self.spans, self.blocks, self.last_sequence, self.min_time.0, self.max_time.0
         );
-        for service in &self.services {
-            let (namespace, name) = (escape(&service.namespace), escape(&service.service));
-            let (spans, last_seen, max) = (service.spans, service.last_seen.0, service.max_latency.0);
-            let _infallible = writeln!(text, "service {spans} {last_seen} {max} {namespace} {name}");
+        let _infallible = writeln!(text, "finest_secs {}", self.finest.map_or(0, Resolution::secs));
+        for (key, services) in [("service", &self.services), ("left", &self.left)] {
+            for service in services {
+                let (namespace, name) = (escape(&service.namespace), escape(&service.service));
+                let (spans, last_seen, max) = (service.spans, service.last_seen.0, service.max_latency.0);
+                let _infallible = writeln!(text, "{key} {spans} {last_seen} {max} {namespace} {name}");
+            }
         }
         write_files(&mut text, &self.files);
         with_checksum(text)
@@ -117,7 +142,10 @@ impl Manifest {
                 "last_sequence" => manifest.last_sequence = value.parse().ok()?,
                 "min_time_unix_nano" => manifest.min_time = UnixNanos(value.parse().ok()?),
                 "max_time_unix_nano" => manifest.max_time = UnixNanos(value.parse().ok()?),
+                "finest_secs" if value == "0" => manifest.finest = None,
+                "finest_secs" => manifest.finest = Some(resolution_of(value)?),
                 "service" => manifest.services.push(parse_service(value)?),
+                "left" => manifest.left.push(parse_service(value)?),
                 "file" => manifest.files.push(parse_file(value)?),
                 _ => return None,
             }
@@ -156,6 +184,12 @@ pub(super) fn without_checksum(text: &str) -> Option<&str> {
     (xxhash_rust::xxh3::xxh3_64(with_end.as_bytes()) == checksum).then_some(body)
 }
 
+/// The resolution of so many seconds; `None` when there is none.
+fn resolution_of(secs: &str) -> Option<Resolution> {
+    let secs: u64 = secs.parse().ok()?;
+    Resolution::ALL.into_iter().find(|resolution| resolution.secs() == secs)
+}
+
 fn parse_service(line: &str) -> Option<ServiceCount> {
     let mut fields = line.split(' ');
     let spans = fields.next()?.parse().ok()?;
@@ -166,7 +200,7 @@ fn parse_service(line: &str) -> Option<ServiceCount> {
 }
 
 /// Percent-encodes everything but letters, digits, `.`, `_` and `-`.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
@@ -178,7 +212,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-fn unescape(escaped: &str) -> Option<String> {
+pub(super) fn unescape(escaped: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped;
     while let Some(first) = rest.chars().next() {
@@ -212,6 +246,14 @@ mod tests {
                 last_seen: UnixNanos(8),
                 max_latency: DurationNanos(9),
             }],
+            left: vec![ServiceCount {
+                namespace: "shop".to_owned(),
+                service: "cart".to_owned(),
+                spans: 70,
+                last_seen: UnixNanos(80),
+                max_latency: DurationNanos(90),
+            }],
+            finest: Some(Resolution::Minute),
             files: vec![(12, 0xabc, "store/db with space".to_owned())],
         };
         let text = manifest.to_text();

@@ -7,6 +7,7 @@
 //!                                         BLOCKS    the pages, once sealed
 //!                                         TRACES    which block holds a trace
 //!                                         SEALED    written last
+//! data/pins                                         traces that people keep
 //! data/quarantine/..                                what would not open; never deleted
 //! ```
 //!
@@ -29,7 +30,10 @@ mod open;
 mod pack;
 mod pages;
 mod partition;
+mod pinning;
+mod pins;
 mod rebuild;
+mod remnant;
 mod retention;
 mod rollup;
 mod seal;
@@ -62,6 +66,7 @@ pub use manifest::Manifest;
 pub use open::{EachSlot, OpenPartition};
 pub use pages::BlockSections;
 pub use partition::Partition;
+pub use pins::{Pin, PinError};
 pub use rebuild::Rebuild;
 pub use rollup::{RollupTable, RollupWindow};
 pub use series_table::SeriesList;
@@ -69,6 +74,7 @@ pub use trace_index::TraceBlocks;
 
 use files::DirLock;
 use head::Head;
+use pins::Pins;
 
 /// Settings of the store.
 #[derive(Clone, Debug)]
@@ -81,6 +87,11 @@ pub struct StoreConfig {
     pub open_partitions_max: usize,
     /// Spans older than this are dropped with their partition; `None` keeps them until the disk budget is used up.
     pub retention: Option<DurationNanos>,
+    /// Roll-ups older than this go, with the traces that they pin; `None` keeps them until they take more than their share
+    /// of the disk budget.
+    pub rollup_retention: Option<DurationNanos>,
+    /// How many neighbours that let their spans go become one; at least 2.
+    pub remnants_merged_at_once: usize,
     /// Services whose spans stay for another time.
     pub keep: Vec<KeepRule>,
     /// Bytes of all partitions together above which the oldest ones are dropped.
@@ -255,6 +266,8 @@ pub struct Store {
     state: RwLock<State>,
     /// Sealed partitions that are open, least recently used first.
     open_sealed: Mutex<Vec<Arc<Partition>>>,
+    /// Taken before `state` where both are.
+    pins: Mutex<Pins>,
     _lock: DirLock,
 }
 
@@ -321,6 +334,7 @@ impl Store {
         keep::finish_generations(&partitions_dir)?;
         let mut partitions = Vec::new();
         let mut quarantined = files::entry_names(&config.data_dir.join("quarantine"));
+        let pins = pinning::open(&config.data_dir, &mut quarantined)?;
         for name in files::entry_names(&partitions_dir) {
             let dir = partitions_dir.join(&name);
             Manifest::check_version(&dir)?;
@@ -342,6 +356,7 @@ impl Store {
             counting,
             state: RwLock::new(state),
             open_sealed: Mutex::new(Vec::new()),
+            pins: Mutex::new(pins),
             _lock: lock,
         })
     }
@@ -381,7 +396,7 @@ impl Store {
     /// # Errors
     /// `File` or `Engine` when it cannot be created.
     pub fn start_partition(&self) -> Result<Arc<Partition>, StoreError> {
-        let last = self.state.read().partitions.last().map_or(0, |partition| partition.seq());
+        let last = self.state.read().partitions.last().map_or(0, |partition| partition.last_seq());
         let partition = Arc::new(Partition::create(&self.config, last + 1, self.clock.now())?);
         self.state.write().partitions.push(Arc::clone(&partition));
         Ok(partition)

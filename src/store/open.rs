@@ -133,6 +133,14 @@ impl OpenPartition {
         self.with_block(block_no, |block, sections| block.traces(sections, each))
     }
 
+    /// Every trace of a block with its rows, ascending; one that spans row groups comes several times.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub(super) fn trace_runs(&self, block_no: u64) -> Result<Vec<(TraceId, Range<u32>)>, StoreError> {
+        self.with_block(block_no, |block, sections| block.trace_runs(sections))
+    }
+
     /// The rows of a block whose series `wanted` names, ascending.
     ///
     /// # Errors

@@ -58,13 +58,15 @@ pub(super) struct PackWriter {
     path: PathBuf,
     at: u64,
     directory: Vec<Entry>,
+    /// Pages of blocks written so far.
+    block_pages: u64,
 }
 
 impl PackWriter {
     pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE_NAME);
         let file = File::create(&path).map_err(|source| failed("create", &path, source))?;
-        let mut writer = Self { file: BufWriter::new(file), path, at: 0, directory: Vec::new() };
+        let mut writer = Self { file: BufWriter::new(file), path, at: 0, directory: Vec::new(), block_pages: 0 };
         writer.write(&MAGIC)?;
         Ok(writer)
     }
@@ -73,9 +75,15 @@ impl PackWriter {
         &self.path
     }
 
+    pub(super) fn block_pages(&self) -> u64 {
+        self.block_pages
+    }
+
     pub(super) fn put_section(&mut self, place: Place, bytes: &[u8]) -> Result<(), StoreError> {
         let len = u32::try_from(bytes.len()).map_err(|_| self.damaged("a section of 4 GiB"))?;
         self.directory.push(Entry { place, offset: self.at, bytes: len });
+        let of_block = place.kind == Kind::Block;
+        self.block_pages += if of_block { u64::from(len).div_ceil(PAGE_PAYLOAD_BYTES as u64) } else { 0 };
         bytes.chunks(PAGE_PAYLOAD_BYTES).try_for_each(|payload| self.write(&checked(payload)))
     }
 

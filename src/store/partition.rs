@@ -1,9 +1,10 @@
 //! One partition: a directory that takes blocks until it is sealed, and is opened when somebody asks.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -17,9 +18,9 @@ use super::{Manifest, OpenPartition, StoreConfig, StoreError, files};
 /// A partition, open or not.
 #[derive(Debug)]
 pub struct Partition {
-    seq: u64,
-    /// 1, and more for what is left of it after some services went.
-    generation: u32,
+    numbers: Numbers,
+    /// No other partition of this process has or had it, not even another generation of the same.
+    identity: u64,
     dir: PathBuf,
     manifest: RwLock<Option<Arc<Manifest>>>,
     open: Mutex<Opening>,
@@ -35,6 +36,28 @@ pub struct Partition {
     failing: AtomicBool,
     /// It is sealed, and a page of it could not be read.
     damage_seen: Arc<AtomicBool>,
+    /// The traces that its neighbours have to keep for it, once one of them asked: what is sealed never changes.
+    shown_for_long: OnceLock<Arc<BTreeSet<TraceId>>>,
+}
+
+/// What the name of a partition's directory says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numbers {
+    /// Number of the first partition that it stands for.
+    first: u64,
+    /// Number of the last one; the same unless remnants were merged.
+    last: u64,
+    /// 1 as it was sealed, more for what is left of it after spans went.
+    generation: u32,
+}
+
+impl Numbers {
+    /// Whether a finished partition of these numbers makes one of `other` superfluous.
+    pub(super) fn supersede(self, other: Self) -> bool {
+        let covers = self.first <= other.first && other.last <= self.last;
+        let is_later = (self.first, self.last) != (other.first, other.last) || other.generation < self.generation;
+        covers && is_later
+    }
 }
 
 /// How often, and after what wait, the database of a sealed partition is looked at that a question still reads.
@@ -77,24 +100,25 @@ impl Opening {
 impl Partition {
     /// The partition of an existing directory; `None` when the name is not one of ours.
     pub(super) fn at(dir: &Path) -> Option<Self> {
-        let (seq, generation) = numbers_of(dir.file_name()?.to_str()?)?;
+        let numbers = numbers_of(dir.file_name()?.to_str()?)?;
         let manifest = Manifest::of(dir);
         let visible_blocks = AtomicU64::new(manifest.as_ref().map_or(0, |manifest| manifest.blocks));
         Some(Self {
-            generation,
+            numbers,
             manifest: RwLock::new(manifest.map(Arc::new)),
             visible_blocks,
             block_bytes: AtomicU64::new(files::tree_bytes(&dir.join("store"))),
             verified: AtomicBool::new(false),
-            ..Self::unfinished(dir, seq)
+            ..Self::unfinished(dir, numbers.first)
         })
     }
 
     /// A partition without a block.
     pub(super) fn unfinished(dir: &Path, seq: u64) -> Self {
+        static IDENTITIES: AtomicU64 = AtomicU64::new(0);
         Self {
-            seq,
-            generation: 1,
+            numbers: Numbers { first: seq, last: seq, generation: 1 },
+            identity: IDENTITIES.fetch_add(1, Ordering::Relaxed),
             dir: dir.to_path_buf(),
             manifest: RwLock::new(None),
             open: Mutex::default(),
@@ -104,6 +128,7 @@ impl Partition {
             condemned: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             damage_seen: Arc::default(),
+            shown_for_long: OnceLock::new(),
         }
     }
 
@@ -206,19 +231,52 @@ impl Partition {
 
     /// Ascending in the order of creation.
     pub fn seq(&self) -> u64 {
-        self.seq
+        self.numbers.first
     }
 
-    /// 1 as it was sealed; higher when only some of its services stayed.
+    /// The number of the last partition that it stands for: higher than `seq` when remnants were merged.
+    pub fn last_seq(&self) -> u64 {
+        self.numbers.last
+    }
+
+    /// 1 as it was sealed; higher when only some of its spans stayed.
     pub fn generation(&self) -> u32 {
-        self.generation
+        self.numbers.generation
     }
 
-    /// Name of the partition that will hold what stays of this one.
-    pub(super) fn next_generation(&self) -> String {
-        let name = self.name();
-        let first = if self.generation == 1 { &name } else { name.rsplit_once('-').map_or(&*name, |(first, _)| first) };
-        format!("{first}-{}", self.generation + 1)
+    pub(super) fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
+    /// A number that no other partition of this process has, not even an earlier generation of this one.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// The traces that its neighbours have to keep for it, found by `find` the first time.
+    pub(super) fn shown_for_long(
+        &self,
+        find: impl FnOnce() -> Result<BTreeSet<TraceId>, StoreError>,
+    ) -> Result<Arc<BTreeSet<TraceId>>, StoreError> {
+        if let Some(known) = self.shown_for_long.get() {
+            return Ok(Arc::clone(known));
+        }
+        let found = Arc::new(find()?);
+        Ok(Arc::clone(self.shown_for_long.get_or_init(|| found)))
+    }
+
+    /// Name of the partition that will hold what stays of this one and of all up to `last`.
+    pub(super) fn next_generation(&self, last: &Self) -> String {
+        let (first, start) = (self.numbers.first, self.name());
+        let start = start.split_once('-').map_or(&*start, |(start, _)| start);
+        let last_seq = last.numbers.last;
+        let same = self.numbers.last == last_seq;
+        let generation = if same { self.numbers.generation + 1 } else { 2 };
+        if first == last_seq {
+            format!("{start}-{first:06}-{generation}")
+        } else {
+            format!("{start}-{first:06}-{last_seq:06}-{generation}")
+        }
     }
 
     /// Its directory.
@@ -389,18 +447,27 @@ fn close_database(mut database: Arc<OpenPartition>) -> bool {
     false
 }
 
-/// Number and generation of a partition by the name of its directory, `20261123T100000Z-000001` or
-/// `20261123T100000Z-000001-2`; `None` for any other name.
-pub(super) fn numbers_of(name: &str) -> Option<(u64, u32)> {
-    let (start, number) = name.split_once('-')?;
-    let (seq, generation) = number.split_once('-').unwrap_or((number, "1"));
+/// What the name of a partition's directory says, `20261123T100000Z-000001`, `20261123T100000Z-000001-2`, or
+/// `20261123T100000Z-000001-000016-2`; `None` for any other name.
+pub(super) fn numbers_of(name: &str) -> Option<Numbers> {
+    let (start, numbers) = name.split_once('-')?;
+    let numbers: Vec<&str> = numbers.split('-').collect();
+    let (first, last, generation) = match *numbers.as_slice() {
+        [seq] => (seq, seq, "1"),
+        [seq, generation] => (seq, seq, generation),
+        [first, last, generation] => (first, last, generation),
+        _ => return None,
+    };
     let time = start.strip_suffix('Z')?.split_once('T')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let ours = time.0.len() == 8
         && time.1.len() == 6
-        && 6 <= seq.len()
-        && [time.0, time.1, seq, generation].into_iter().all(digits);
-    Some((seq.parse().ok()?, generation.parse().ok()?)).filter(|_| ours)
+        && 6 <= first.len()
+        && 6 <= last.len()
+        && [time.0, time.1, first, last, generation].into_iter().all(digits);
+    let numbers =
+        Numbers { first: first.parse().ok()?, last: last.parse().ok()?, generation: generation.parse().ok()? };
+    Some(numbers).filter(|numbers| ours && numbers.first <= numbers.last)
 }
 
 /// Whether what lies in quarantine under `name` is a database that its journal replaced: then no span is missing.

@@ -81,7 +81,7 @@ impl Store {
         let moved = files::quarantine(&self.config.data_dir, &old.store_dir(), &old.quarantine_label())?;
         files::rename(&dir, &old.store_dir())?;
         let new = Arc::new(old.reopened(&self.config)?);
-        self.replace(old, Arc::clone(&new));
+        self.replace(std::slice::from_ref(old), Some(Arc::clone(&new)));
         let mut state = self.state.write();
         state.quarantined.push(moved);
         state.rebuilding = None;

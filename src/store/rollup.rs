@@ -125,7 +125,7 @@ impl OpenPartition {
             coarser.write_before(window, out)?;
         }
         coarser.write_all(out)?;
-        out.put_section(SERIES, &encode_series(series.iter().map(|key| &**key)))
+        put_series(out, &series)
     }
 
     fn all_series(&self) -> Result<Vec<Arc<SeriesKey<'static>>>, StoreError> {
@@ -147,7 +147,16 @@ impl OpenPartition {
     }
 }
 
-fn write_table(out: &mut PackWriter, window: RollupWindow, builder: SlotTableBuilder) -> Result<(), StoreError> {
+/// The series that the tables number.
+pub(super) fn put_series(out: &mut PackWriter, series: &[Arc<SeriesKey<'static>>]) -> Result<(), StoreError> {
+    out.put_section(SERIES, &encode_series(series.iter().map(|key| &**key)))
+}
+
+pub(super) fn write_table(
+    out: &mut PackWriter,
+    window: RollupWindow,
+    builder: SlotTableBuilder,
+) -> Result<(), StoreError> {
     let table = builder.finish();
     let table =
         table.map_err(|source| StoreError::Latency { path: out.path().to_path_buf(), source: Box::new(source) })?;

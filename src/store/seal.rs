@@ -33,20 +33,25 @@ impl Store {
     }
 
     /// `BLOCKS`, `TRACES` and `SEALED` of a partition whose blocks are all in its database: verified and durable.
-    pub(super) fn complete(&self, partition: &Partition) -> Result<Manifest, StoreError> {
+    fn complete(&self, partition: &Partition) -> Result<Manifest, StoreError> {
         let growing = partition.open(&self.config)?;
         growing.pages.verify_pages()?;
         pack(&growing, partition.dir())?;
         let sealed = OpenPartition::sealed(partition.dir(), Arc::default())?;
-        let mut manifest = verify(&sealed, partition)?;
-        trace_index::write(partition.dir(), &sealed)?;
-        for name in [pack::FILE_NAME, trace_index::FILE_NAME] {
-            let (bytes, hash) = hash_file(&partition.dir().join(name), &mut |_| {})?;
-            manifest.files.push((bytes, hash, name.to_owned()));
-        }
-        files::write_durably(&partition.dir().join("SEALED"), manifest.to_text().as_bytes())?;
-        Ok(manifest)
+        let manifest = verify(&sealed, partition)?;
+        finish(partition.dir(), &sealed, manifest)
     }
+}
+
+/// `TRACES` and `SEALED` of a directory whose `BLOCKS` is complete and verified.
+pub(super) fn finish(dir: &Path, sealed: &OpenPartition, mut manifest: Manifest) -> Result<Manifest, StoreError> {
+    trace_index::write(dir, sealed)?;
+    for name in [pack::FILE_NAME, trace_index::FILE_NAME] {
+        let (bytes, hash) = hash_file(&dir.join(name), &mut |_| {})?;
+        manifest.files.push((bytes, hash, name.to_owned()));
+    }
+    files::write_durably(&dir.join("SEALED"), manifest.to_text().as_bytes())?;
+    Ok(manifest)
 }
 
 /// Every section of every block, and the roll-ups of all, into `BLOCKS`.
@@ -71,6 +76,7 @@ pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Mani
         blocks: checkpoint.blocks,
         last_sequence: checkpoint.sequence,
         min_time: UnixNanos(u64::MAX),
+        finest: Some(Resolution::TenSeconds),
         ..Manifest::default()
     };
     for (block_no, block) in open.blocks(u64::MAX) {
@@ -85,7 +91,7 @@ pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Mani
     if manifest.spans != checkpoint.spans {
         return Err(differs(format!("blocks hold {} spans, {} were written", manifest.spans, checkpoint.spans)));
     }
-    let (recount, rollups) = (recount(open)?, tally_rollups(open)?);
+    let (recount, rollups) = (as_admitted(recount(open)?, open)?, tally_rollups(open, Resolution::TenSeconds)?);
     if recount != rollups {
         return Err(differs(format!("{} slots recounted, {} in the roll-ups differ", recount.len(), rollups.len())));
     }
@@ -93,7 +99,7 @@ pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Mani
 }
 
 /// Spans per service over all blocks, sorted.
-fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
+pub(super) fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
     let mut services: BTreeMap<(String, String), ServiceCount> = BTreeMap::new();
     for block in open.blocks(u64::MAX).into_iter().filter_map(|(_, block)| block) {
         for count in &block.summary().services {
@@ -110,7 +116,6 @@ fn merge_services(open: &OpenPartition) -> Vec<ServiceCount> {
 /// Counts and sums from the columns, and of families from the blocks' own slots.
 pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
     let mut tally = Tally::new();
-    let admitted = open.rollup_series()?;
     for (block_no, block) in open.blocks(u64::MAX) {
         let Some(block) = block else { continue };
         let series = open.series(block_no)?;
@@ -131,8 +136,7 @@ pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
             }
         })?;
         for ((number, slot), (count, sum)) in by_number {
-            let key = series.get(number as usize).and_then(|key| position(&admitted, key));
-            let Some(key) = key.and_then(|at| admitted.get(at)) else { continue };
+            let Some(key) = series.get(number as usize) else { continue };
             let (all, total) = tally.entry((Arc::clone(key), slot)).or_default();
             *all += count;
             *total += sum;
@@ -141,11 +145,23 @@ pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
     Ok(tally)
 }
 
-/// The same from the finest roll-ups.
-fn tally_rollups(open: &OpenPartition) -> Result<Tally, StoreError> {
+/// The same under the series that the roll-ups have: those over the cap together.
+pub(super) fn as_admitted(recounted: Tally, open: &OpenPartition) -> Result<Tally, StoreError> {
+    let admitted = open.rollup_series()?;
+    let mut tally = Tally::new();
+    for ((key, slot), (count, sum)) in recounted {
+        let key = position(&admitted, &key).and_then(|at| admitted.get(at)).unwrap_or(&key);
+        let (all, total) = tally.entry((Arc::clone(key), slot)).or_default();
+        (*all, *total) = (*all + count, *total + sum);
+    }
+    Ok(tally)
+}
+
+/// The same from roll-ups.
+pub(super) fn tally_rollups(open: &OpenPartition, resolution: Resolution) -> Result<Tally, StoreError> {
     let series = open.rollup_series()?;
     let mut tally = Tally::new();
-    for window in open.rollup_windows(Resolution::TenSeconds) {
+    for window in open.rollup_windows(resolution) {
         open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
             if let Some(key) = series.get(number as usize) {
                 let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();

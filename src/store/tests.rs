@@ -1,4 +1,5 @@
 mod large;
+mod remnants;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +21,8 @@ fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, S
         cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: Some(DurationNanos::from_secs(3_600)),
+        rollup_retention: Some(DurationNanos::from_secs(3_600)),
+        remnants_merged_at_once: 16,
         keep: Vec::new(),
         disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,
@@ -365,19 +368,6 @@ fn rel_15_of_two_generations_the_start_keeps_the_finished_later_one() {
     let store = open(dir.path());
     assert_eq!(traces(&store), expected);
     assert_eq!(files::entry_names(&partitions).len(), 3);
-}
-
-#[test]
-fn a_disk_budget_of_nothing_still_keeps_the_active_partition() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open_at(dir.path(), |config| config.disk_bytes_max = 1).unwrap();
-    let sealed = store.start_partition().unwrap();
-    push(&store, 1, &samples(20, 1));
-    let _done = checkpoint(&store, &sealed);
-    let _manifest = store.seal(&sealed).unwrap();
-    let _active = store.start_partition().unwrap();
-    assert_eq!(store.enforce_retention().unwrap(), [sealed.name()]);
-    assert_eq!(store.partitions().len(), 1);
 }
 
 #[test]

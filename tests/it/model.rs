@@ -1,8 +1,9 @@
 //! The store against a model: random operations on both, the same answers from both.
 //!
-//! The model is the journal: a list of records per partition. Whatever was frozen, checkpointed, sealed, shrunk, crashed
-//! and opened again in between, a trace is the first copy of each of its spans, and a percentile counts the distinct spans of
-//! each partition that is still there.
+//! The model is the journal: a list of records per partition, and when which service of it left. Whatever was frozen,
+//! checkpointed, sealed, let go, merged, crashed and opened again in between, a trace is a copy of each of its spans that is
+//! still stored, a percentile counts the distinct spans of each partition, whether they are still stored or not, and the
+//! exemplars it shows open as whole traces.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use prost::Message as _;
 use spandrel::clock::Clock;
 use spandrel::model::{DurationNanos, SpanBatch, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::{PercentileQuestion, Quantile, Query};
+use spandrel::query::{ExemplarAnswer, PercentileAnswer, PercentileQuestion, Quantile, Query};
 use spandrel::store::{FrozenHead, KeepRule, Partition, Store, StoreConfig};
 use spandrel::telemetry::Counters;
 use tempfile::TempDir;
@@ -42,6 +43,11 @@ enum Op {
     /// Everything but the kept service is out of retention.
     ExpireMost,
     ExpireAll,
+    /// So many days later: roll-ups of minutes, and then of ten minutes, are too old.
+    Age(u64),
+    /// By hand.
+    Pin(u8),
+    Unpin(u8),
     /// `kill -9`, and the start after it.
     Crash,
 }
@@ -100,27 +106,36 @@ fn request(items: &[Item]) -> SpanBatch {
     decode(request.encode_to_vec(), &DecodeOptions::default()).expect("good spans").batch
 }
 
-/// What the journal of a partition holds, and what became of the partition.
+/// What the journal of a partition holds, and what became of the partition: when, in steps.
 #[derive(Clone, Debug, Default)]
 struct Journal {
     records: Vec<(u64, Vec<Item>)>,
-    sealed: bool,
-    only_kept: bool,
-    dropped: bool,
+    sealed: Option<usize>,
+    /// When each of `SERVICES` left.
+    left: [Option<usize>; 2],
 }
 
 impl Journal {
-    /// The first copy of each span that is still there.
+    /// The first copy of each span, whether its service has left or not.
     fn spans(&self) -> BTreeMap<(u8, u8), Item> {
         let mut spans = BTreeMap::new();
         // Spans of one request stand by service, as `request` puts them.
         let in_order = self.records.iter().flat_map(|(_, items)| {
             SERVICES.iter().flat_map(|service| items.iter().filter(|item| item.service() == *service))
         });
-        for item in in_order.filter(|item| !self.only_kept || item.service() == "kept").filter(|_| !self.dropped) {
+        for item in in_order {
             let _first = spans.entry(item.key()).or_insert(*item);
         }
         spans
+    }
+
+    fn left(&self, item: Item) -> Option<usize> {
+        self.left[usize::from(item.service() == "kept")]
+    }
+
+    /// Whether a span of it must still be there for whoever chose its trace at that step.
+    fn must_hold(&self, item: Item, chosen: usize) -> bool {
+        self.left(item).is_none_or(|left| chosen <= left)
     }
 }
 
@@ -132,7 +147,10 @@ struct Both {
     query: Query,
     frozen: VecDeque<Arc<FrozenHead>>,
     model: BTreeMap<u64, Journal>,
+    /// Trace and when it was pinned.
+    pinned: BTreeMap<u8, usize>,
     next_sequence: u64,
+    step: usize,
 }
 
 impl Both {
@@ -140,8 +158,8 @@ impl Both {
         let clock = Clock::manual(UnixNanos(NOW));
         let query = Query::new(clock.clone(), Arc::new(Counters::default()));
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (frozen, model) = (VecDeque::new(), BTreeMap::new());
-        let mut both = Self { dir, clock, store: None, query, frozen, model, next_sequence: 1 };
+        let (frozen, model, pinned) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        let mut both = Self { dir, clock, store: None, query, frozen, model, pinned, next_sequence: 1, step: 1 };
         both.open();
         let first = both.store().start_partition().expect("there is space");
         let _new = both.model.insert(first.seq(), Journal::default());
@@ -159,6 +177,8 @@ impl Both {
             cache_bytes: 1 << 20,
             open_partitions_max: 1,
             retention: Some(DurationNanos::from_secs(3_600)),
+            rollup_retention: None,
+            remnants_merged_at_once: 2,
             keep: vec![KeepRule { service: "kept".to_owned(), keep: DurationNanos::from_secs(5 * 3_600) }],
             disk_bytes_max: u64::MAX,
             verify_at_start_bytes_max: 64 << 20,
@@ -180,6 +200,7 @@ impl Both {
     }
 
     fn apply(&mut self, op: &Op) {
+        self.step += 1;
         match op {
             Op::Push(items) => {
                 self.push(self.next_sequence, items);
@@ -196,8 +217,14 @@ impl Both {
                 let _new = self.model.insert(next.seq(), Journal::default());
             }
             Op::Seal => self.seal_one(),
-            Op::ExpireMost => self.expire(2, |journal| journal.only_kept = true),
-            Op::ExpireAll => self.expire(8, |journal| journal.dropped = true),
+            Op::ExpireMost => self.expire(2, &[0]),
+            Op::ExpireAll => self.expire(8, &[0, 1]),
+            Op::Age(days) => self.expire(24 * days, &[0, 1]),
+            Op::Pin(trace) => self.pin(*trace),
+            Op::Unpin(trace) => {
+                let was_pinned = self.store().unpin(trace_id(*trace)).expect("the file can be written").is_some();
+                assert_eq!(was_pinned, self.pinned.remove(trace).is_some());
+            }
             Op::Crash => self.crash(),
         }
     }
@@ -216,14 +243,28 @@ impl Both {
             self.checkpoint_one();
         }
         let _manifest = self.store().seal(&full).expect("what was written verifies");
-        self.model.get_mut(&full.seq()).expect("the model knows it").sealed = true;
+        self.model.get_mut(&full.seq()).expect("the model knows it").sealed = Some(self.step);
     }
 
-    fn expire(&mut self, hours: u64, change: fn(&mut Journal)) {
+    fn expire(&mut self, hours: u64, services: &[usize]) {
         self.clock.set(UnixNanos(NOW + hours * 3_600 * SECOND));
         let _dropped = self.store().enforce_retention().expect("directories can be removed");
         self.clock.set(UnixNanos(NOW));
-        self.model.values_mut().filter(|journal| journal.sealed).for_each(change);
+        for journal in self.model.values_mut().filter(|journal| journal.sealed.is_some()) {
+            for service in services {
+                let _first = journal.left[*service].get_or_insert(self.step);
+            }
+        }
+    }
+
+    fn pin(&mut self, trace: u8) {
+        let is_stored = !self.found(trace).is_empty();
+        let _before = self.store().pin(trace_id(trace), "why".to_owned(), None).expect("there is room");
+        if is_stored {
+            let _first = self.pinned.entry(trace).or_insert(self.step);
+        } else {
+            let _removed = self.store().unpin(trace_id(trace)).expect("the file can be written");
+        }
     }
 
     /// Everything in memory is gone; each unsealed partition is filled from its journal again.
@@ -248,23 +289,58 @@ impl Both {
         }
     }
 
-    /// Every trace is the first copy of each of its spans.
+    /// The spans of a trace with their durations, each once.
+    fn found(&self, trace: u8) -> BTreeMap<u8, u64> {
+        let answer = self.query.trace(trace_id(trace)).expect("it is open");
+        assert_eq!(answer.coverage.reasons, [""; 0]);
+        let found: BTreeMap<u8, u64> = (answer.batch.spans.iter())
+            .map(|span| (span.span_id.0[0] - 1, span.latency().expect("both times are set").0))
+            .collect();
+        assert_eq!(found.len(), answer.batch.spans.len(), "each span once");
+        found
+    }
+
+    /// What every partition got of a trace.
+    fn sent(&self, trace: u8) -> impl Iterator<Item = (&Journal, Item)> {
+        let of_journal = move |journal: &Journal| {
+            journal.spans().into_values().filter(move |item| item.trace == trace).collect::<Vec<_>>()
+        };
+        self.model.values().flat_map(move |journal| of_journal(journal).into_iter().map(move |item| (journal, item)))
+    }
+
+    /// Of every trace there is what has not left, and what was pinned before it left; whatever is there was sent so.
     fn check_traces(&self) {
-        let mut expected: BTreeMap<(u8, u8), Item> = BTreeMap::new();
-        for journal in self.model.values() {
-            for (key, item) in journal.spans() {
-                let _first = expected.entry(key).or_insert(item);
-            }
-        }
         for trace in 0..TRACES {
-            let answer = self.query.trace(trace_id(trace)).expect("it is open");
-            assert_eq!(answer.coverage.reasons, [""; 0]);
-            let found: BTreeMap<u8, u64> = (answer.batch.spans.iter())
-                .map(|span| (span.span_id.0[0] - 1, span.latency().expect("both times are set").0))
-                .collect();
-            assert_eq!(found.len(), answer.batch.spans.len(), "each span once");
-            let of_trace = expected.values().filter(|item| item.trace == trace);
-            assert_eq!(found, of_trace.map(|item| (item.span, item.duration())).collect(), "trace {trace}");
+            let found = self.found(trace);
+            let pinned = self.pinned.get(&trace).copied();
+            for (journal, item) in self.sent(trace) {
+                let must = journal.left(item).is_none() || pinned.is_some_and(|at| journal.must_hold(item, at));
+                assert!(!must || found.contains_key(&item.span), "span {} of trace {trace} is missing", item.span);
+            }
+            let is_sent = |(span, took): (&u8, &u64)| {
+                self.sent(trace).any(|(_, item)| (item.span, item.duration()) == (*span, *took))
+            };
+            assert!(found.iter().all(is_sent), "trace {trace}");
+        }
+    }
+
+    /// The exemplar's span lies in some partition. Whatever of its trace had not left when that one chose it must be there.
+    fn check_whole(&self, exemplar: &ExemplarAnswer) {
+        let trace = exemplar.trace_id.0[0] - 1;
+        let span = exemplar.span_id.0[0] - 1;
+        let found = self.found(trace);
+        assert!(!found.is_empty(), "trace {trace} opens");
+        let shows = |(_, item): &(&Journal, Item)| item.span == span && item.duration() == exemplar.duration.0;
+        let chosen = self.sent(trace).filter(shows).map(|(journal, item)| match journal.sealed {
+            // Of a service that a rule keeps every span is shown, with what else is left of its trace.
+            Some(_) if journal.left(item).is_none() && journal.left[0].is_some() => self.step + 1,
+            Some(sealed) => sealed,
+            None => self.step + 1,
+        });
+        let chosen = chosen.max().expect("it was sent");
+        for (journal, item) in self.sent(trace) {
+            let must = journal.must_hold(item, chosen);
+            assert!(!must || found.contains_key(&item.span), "{exemplar:?} opens without span {}", item.span);
         }
     }
 
@@ -279,23 +355,37 @@ impl Both {
                 .flat_map(|journal| journal.spans().into_values())
                 .filter(|item| item.service() == service)
                 .collect();
-            let question = PercentileQuestion::plain(
-                service,
-                vec![Quantile::try_from(1.0).expect("it is one")],
-                TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW + 3_600 * SECOND) },
-                3,
-            );
-            let Ok(answer) = self.query.percentile(&question) else {
-                assert!(counted.is_empty(), "{service} is unknown");
-                continue;
-            };
-            assert_eq!(answer.whole.count, counted.len() as u64, "{service}");
-            if let Some(slowest) = counted.iter().map(|item| item.duration()).max() {
-                let exemplar = &answer.whole.quantiles[0].exemplars[0];
-                assert_eq!(exemplar.duration.0, slowest, "{service}: the slowest");
-                assert!(!self.query.trace(exemplar.trace_id).expect("it is open").batch.spans.is_empty(), "it opens");
+            let quantiles = [0.0, 0.3, 0.5, 0.9, 0.99, 1.0].map(|q| Quantile::try_from(q).expect("it is one"));
+            for (from, to) in [(NOW - 3_600 * SECOND, NOW + 3_600 * SECOND), (NOW + 7 * SECOND, NOW + 22 * SECOND)] {
+                let question = PercentileQuestion::plain(
+                    service,
+                    quantiles.to_vec(),
+                    TimeRange { start: UnixNanos(from), end: UnixNanos(to) },
+                    3,
+                );
+                let Ok(answer) = self.query.percentile(&question) else {
+                    assert!(counted.is_empty(), "{service} is unknown");
+                    continue;
+                };
+                answer.whole.quantiles.iter().flat_map(|row| &row.exemplars).for_each(|one| self.check_whole(one));
+                if from < NOW {
+                    self.check_all(service, &answer, &counted);
+                }
             }
         }
+    }
+
+    /// All time: every span is counted, and the slowest of all is shown.
+    fn check_all(&self, service: &str, answer: &PercentileAnswer, counted: &[Item]) {
+        assert_eq!(answer.whole.count, counted.len() as u64, "{service}");
+        assert_eq!(answer.coverage.reasons, [""; 0], "whole hours are whole slots");
+        let Some(slowest) = counted.iter().map(|item| item.duration()).max() else { return };
+        let exemplar = &answer.whole.quantiles.last().expect("one per question").exemplars[0];
+        let nothing_left = self.model.values().all(|journal| journal.left == [None; 2]);
+        if nothing_left {
+            assert_eq!(exemplar.duration.0, slowest, "{service}: the slowest");
+        }
+        assert!(exemplar.in_bucket, "{service}: the slowest, to the bucket, is shown for as long as it is counted");
     }
 }
 
@@ -312,6 +402,9 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Seal),
         1 => Just(Op::ExpireMost),
         1 => Just(Op::ExpireAll),
+        1 => prop_oneof![Just(Op::Age(40)), Just(Op::Age(100))],
+        1 => (0..TRACES).prop_map(Op::Pin),
+        1 => (0..TRACES).prop_map(Op::Unpin),
         2 => Just(Op::Crash),
     ]
 }

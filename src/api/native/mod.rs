@@ -5,6 +5,7 @@ mod export;
 mod graph;
 mod heatmap;
 mod percentile;
+mod pins;
 mod trace;
 
 use axum::extract::State;
@@ -21,7 +22,7 @@ use super::params::{BadParameter, Params};
 use super::refusal::query_status;
 use answers::{CoverageJson, PercentileJson, ServicesJson, StatusJson};
 
-const DOOR: &str = "native";
+pub(super) const DOOR: &str = "native";
 
 pub(super) fn router() -> Router<Doors> {
     Router::new()
@@ -32,6 +33,8 @@ pub(super) fn router() -> Router<Doors> {
         .route("/spandrel/v1/traces/{id}", get(trace::trace))
         .route("/spandrel/v1/status", get(status))
         .route("/spandrel/v1/export", get(export::export))
+        .route("/spandrel/v1/pins", pins::all())
+        .route("/spandrel/v1/pins/{id}", pins::one())
 }
 
 /// Why there is no answer, as JSON.

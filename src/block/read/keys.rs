@@ -1,6 +1,8 @@
 //! Rows by what they are rather than what they hold: the traces of a block, the rows of some series, and which of given
 //! spans are there already.
 
+use std::ops::Range;
+
 use super::super::codec::{Ints, Malformed};
 use super::super::columns::{self as column, GROUP_ROWS};
 use super::super::error::BlockError;
@@ -25,6 +27,22 @@ impl Block {
             group.runs()?.iter().for_each(|run| each(run.trace_id));
         }
         Ok(())
+    }
+
+    /// Every trace of the block with its rows, ascending; one that spans row groups comes once per group. Reads one column.
+    ///
+    /// # Errors
+    /// `Damaged`, or as `sections` fails.
+    pub fn trace_runs(&self, sections: &dyn Sections) -> Result<Vec<(TraceId, Range<u32>)>, BlockError> {
+        let mut runs = Vec::new();
+        for number in 0..self.header.groups.len() {
+            let mut group = Group::new(&self.header, sections, number);
+            group.fetch(|column| column == column::TRACE)?;
+            let first = number * GROUP_ROWS;
+            let rows = |start: usize, len: usize| block_row(first + start)..block_row(first + start + len);
+            runs.extend(group.runs()?.iter().map(|run| (run.trace_id, rows(run.start, run.len))));
+        }
+        Ok(runs)
     }
 
     /// The rows whose series, by its number, is `wanted`; ascending. Reads two columns.

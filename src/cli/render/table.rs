@@ -5,7 +5,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 
 use super::text::{columns, escape, fit};
 use super::{Paint, Style, units};
-use crate::cli::view::{ExemplarView, PercentileView, QuantileView, ServicesView};
+use crate::cli::view::{ExemplarView, PercentileView, PinsView, QuantileView, ServicesView};
 use crate::model::{DurationNanos, UnixNanos};
 
 /// Columns of the longest text in a cell.
@@ -58,6 +58,24 @@ pub fn services_table(view: &ServicesView, now: UnixNanos, style: Style) -> Stri
             cell(&service.namespace),
             right(&units::count(service.span_count)),
             right(&units::age(service.last_seen_unix_nano, now)),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+/// The pins, as the server ordered them.
+pub fn pins_table(view: &PinsView, now: UnixNanos, style: Style) -> String {
+    if view.pins.is_empty() {
+        return "no trace is pinned\n".to_owned();
+    }
+    let mut table = empty_table(style, &["trace", "pinned", "until", "note"]);
+    for pin in &view.pins {
+        let until = pin.expires_unix_nano.as_ref().and_then(|expires| expires.parse().ok()).map(UnixNanos);
+        let _table = table.add_row(vec![
+            cell(&pin.trace_id).add_attribute(Attribute::Bold),
+            right(&units::age(pin.pinned_at_unix_nano, now)),
+            cell(&until.map_or_else(|| "for ever".to_owned(), |until| units::time(until, now))),
+            cell(&pin.note),
         ]);
     }
     format!("{table}\n")

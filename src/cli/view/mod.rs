@@ -41,6 +41,29 @@ pub struct ServiceView {
     pub last_seen_unix_nano: UnixNanos,
 }
 
+/// Answer of `/spandrel/v1/pins`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PinsView {
+    /// The newest first.
+    pub pins: Vec<PinView>,
+}
+
+/// One pinned trace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PinView {
+    /// Its trace.
+    pub trace_id: String,
+    /// Why.
+    pub note: String,
+    /// When.
+    #[serde(deserialize_with = "unix_nanos")]
+    pub pinned_at_unix_nano: UnixNanos,
+    /// Until when, in unix nanoseconds; for ever when missing.
+    pub expires_unix_nano: Option<String>,
+}
+
 /// Answer of `/spandrel/v1/percentile`, and one group of it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]

@@ -21,6 +21,8 @@ type Exact = BTreeMap<(String, String, SpanKind, SpanStatus), Vec<(u64, Bucket)>
 fn query(dir: &Path) -> (Query, Arc<Store>) {
     let config = StoreConfig {
         conventions: Arc::default(),
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         data_dir: dir.to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 2,

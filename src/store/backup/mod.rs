@@ -13,11 +13,12 @@
 //!    append-only, so a copy made at any later time holds what was whole at the beginning (`journal::copy`). The one
 //!    thing that takes journals away is sealing, and it writes SEALED first: a copy counts only if there is no SEALED
 //!    after it. Otherwise the partition is looked at again, and is a sealed one.
-//! 5. Each way leads forward, so looking again ends; it is bounded all the same.
+//! 5. What of a partition stays when its spans leave becomes another one that stands in its place, complete before the first
+//!    one goes: for each that went while it was copied its successor is looked for and copied as well.
+//! 6. Each way leads forward, so looking again ends; it is bounded all the same.
 //!
 //! Unsealed partitions come first, so that few are sealed under our hands, then the sealed ones, oldest first, because
-//! that is the order in which retention takes them. What else lies in the data directory comes last: whatever retention
-//! keeps of a partition that it removes is written there before.
+//! that is the order in which retention takes them. What else lies in the data directory, `pins` above all, comes last.
 
 mod listing;
 mod restore;
@@ -31,6 +32,7 @@ use crate::model::UnixNanos;
 use super::copying::{Progress, copy_file, files_below};
 use super::files::{self, DirLock};
 use super::manifest::Manifest;
+use super::partition::{Numbers, numbers_of};
 use super::{Partition, StoreError};
 
 pub use listing::{BackupList, BackupPartition};
@@ -111,6 +113,7 @@ pub fn backup(
     for partition in &partitions {
         work.partition(&partition.name())?;
     }
+    work.successors()?;
     work.note_unlisted();
     work.others(data_dir, to)?;
     let mut outcome = work.outcome;
@@ -217,6 +220,27 @@ impl Work<'_> {
             return Ok(());
         }
         Err(StoreError::Restless { path: self.source.join(name), what: seen })
+    }
+
+    /// What retention put in the place of partitions while they were copied: spans that stay lie there.
+    fn successors(&mut self) -> Result<(), StoreError> {
+        for _ in 0..ATTEMPTS {
+            let went: Vec<Numbers> = self.outcome.left.iter().filter_map(|name| numbers_of(name)).collect();
+            let listed = |name: &str| self.outcome.list.partitions.iter().any(|partition| partition.name == name);
+            let is_next = |next: &Partition| {
+                let is_known = listed(&next.name()) || self.outcome.left.contains(&next.name());
+                !is_known && next.manifest().is_some() && went.iter().any(|went| next.numbers().supersede(*went))
+            };
+            let present = files::entry_names(&self.source).into_iter();
+            let mut present = present.filter_map(|name| Partition::at(&self.source.join(name)));
+            let Some(next) = present.find(is_next) else { return Ok(()) };
+            self.partition(&next.name())?;
+            if self.outcome.list.partitions.iter().any(|partition| partition.name == next.name()) {
+                let stands_for = |name: &String| numbers_of(name).is_some_and(|went| next.numbers().supersede(went));
+                self.outcome.left.retain(|name| !stands_for(name));
+            }
+        }
+        Ok(())
     }
 
     fn look(&mut self, name: &str) -> Result<Look, StoreError> {

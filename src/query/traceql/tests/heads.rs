@@ -61,6 +61,8 @@ fn a_scan_finds_the_same_before_and_after_a_block_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig {
         conventions: Arc::default(),
+        rollup_retention: None,
+        remnants_merged_at_once: 16,
         data_dir: dir.path().to_path_buf(),
         cache_bytes: 8 << 20,
         open_partitions_max: 8,
