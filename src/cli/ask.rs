@@ -9,8 +9,8 @@ use crate::config;
 
 use super::client::{Client, Credentials};
 use super::print;
-use super::render::{Style, percentile_table, services_table, waterfall};
-use super::view::{ExemplarView, PercentileView, ServicesView, TraceView};
+use super::render::{Style, graph_table, percentile_table, services_table, waterfall};
+use super::view::{ExemplarView, GraphView, PercentileView, ServicesView, TraceView};
 
 /// Width when stdout is no terminal.
 const WIDTH: usize = 120;
@@ -48,6 +48,30 @@ pub(super) struct PercentileArgs {
     /// Only this `service.namespace`
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
+    /// Split by an attribute, name, kind or status, or by `peel`: all places where spans run, the slowest first
+    #[arg(long, value_name = "FIELD")]
+    by: Option<String>,
+    /// Only spans for which this is true, in TraceQL: 'span.http.route = "/pay" && status = error'
+    #[arg(long = "where", value_name = "TRACEQL")]
+    filter: Option<String>,
+    /// Groups shown with --by
+    #[arg(long, default_value = "10", value_name = "N")]
+    top: String,
+    /// Compare with the window so long before, such as 1d
+    #[arg(long, value_name = "DURATION")]
+    vs: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// Flags of `graph`.
+#[derive(clap::Args, Debug)]
+pub(super) struct GraphArgs {
+    /// Only calls from or to this `service.name`
+    service: Option<String>,
+    /// Window that ends now
+    #[arg(long, default_value = "15m", value_name = "DURATION")]
+    last: String,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -72,7 +96,15 @@ pub(super) fn percentile(args: &PercentileArgs) -> anyhow::Result<()> {
     let client = args.server.client()?;
     let start = format!("-{}", args.last);
     let mut query = vec![("service", args.service.as_str()), ("q", &args.q), ("start", &start)];
-    query.extend(args.namespace.as_deref().map(|namespace| ("namespace", namespace)));
+    let vs = args.vs.as_ref().map(|back| format!("-{back}"));
+    let optional = [
+        ("namespace", args.namespace.as_deref()),
+        ("by", args.by.as_deref()),
+        ("where", args.filter.as_deref()),
+        ("top", args.by.is_some().then_some(args.top.as_str())),
+        ("vs", vs.as_deref()),
+    ];
+    query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     let json = client.get("/spandrel/v1/percentile", &query)?;
     if args.server.json {
         return print(&(json + "\n"));
@@ -83,6 +115,18 @@ pub(super) fn percentile(args: &PercentileArgs) -> anyhow::Result<()> {
         Some(exemplar) => print(&format!("\n{}", exemplar_waterfall(&client, exemplar)?)),
         None => print("no spans in this window; try a longer --last\n"),
     }
+}
+
+pub(super) fn graph(args: &GraphArgs) -> anyhow::Result<()> {
+    let start = format!("-{}", args.last);
+    let mut query = vec![("start", start.as_str())];
+    query.extend(args.service.as_deref().map(|service| ("service", service)));
+    let json = args.server.client()?.get("/spandrel/v1/graph", &query)?;
+    if args.server.json {
+        return print(&(json + "\n"));
+    }
+    let view: GraphView = serde_json::from_str(&json).context("the answer is not of the shape expected")?;
+    print(&graph_table(&view, style()))
 }
 
 pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<()> {

@@ -54,6 +54,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Percentiles of a service, and the trace behind its p99
     P99(ask::PercentileArgs),
+    /// Who calls whom: rate, failures and latency of every pair of services
+    Graph(ask::GraphArgs),
     /// One trace as a waterfall
     Trace(ask::TraceArgs),
     /// Which services are stored
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => done(serve::run(args)),
         Command::Demo(args) => done(demo::run(args)),
         Command::P99(args) => done(ask::percentile(args)),
+        Command::Graph(args) => done(ask::graph(args)),
         Command::Trace(args) => done(ask::trace(args)),
         Command::Services(args) => done(ask::services(args)),
         Command::Pin(args) => done(pins::pin(args)),

@@ -107,10 +107,11 @@ impl Lookup<'_> {
         let Some(manifest) = &opened.manifest else { return Ok(()) };
         let runs = cover(clipped(self.range, manifest));
         let mut looked_at = HashSet::new();
+        let taken = self.series_of(&opened.open.rollup_series()?);
         // The newest last: a stack.
         let mut open: Vec<(Resolution, Range<Slot>)> = runs;
         while let Some((resolution, slots)) = open.pop() {
-            let hits = self.slots_with(opened, bucket, resolution, &slots)?;
+            let hits = slots_with(opened, bucket, resolution, &slots, &taken)?;
             let finer = Resolution::ALL.into_iter().rev().find(|finer| *finer < resolution);
             for slot in hits {
                 let span = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
@@ -124,29 +125,6 @@ impl Lookup<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The slots that counted the bucket, in order.
-    fn slots_with(
-        &self,
-        opened: &Opened,
-        bucket: Bucket,
-        resolution: Resolution,
-        slots: &Range<Slot>,
-    ) -> Result<BTreeSet<Slot>, StoreError> {
-        let keys = opened.open.rollup_series()?;
-        let taken = self.series_of(&keys);
-        let (Some(first), Some(last)) = (taken.first(), taken.last()) else { return Ok(BTreeSet::new()) };
-        let mut hits = BTreeSet::new();
-        for window in rollup_windows(resolution, slots) {
-            let table = opened.open.rollup(window);
-            table.read(*first..*last + 1, slots.clone(), &mut |series, slot, latency| {
-                if latency.histogram.contains(bucket) && taken.binary_search(&series).is_ok() {
-                    let _first_of_it = hits.insert(slot);
-                }
-            })?;
-        }
-        Ok(hits)
     }
 
     /// Numbers of the series that hold the spans meant, and perhaps others; ascending.
@@ -263,6 +241,27 @@ impl Lookup<'_> {
         rows.retain(|_| meant.next().unwrap_or(false));
         Ok(())
     }
+}
+
+/// The slots in which one of these series counted the bucket, in order.
+fn slots_with(
+    opened: &Opened,
+    bucket: Bucket,
+    resolution: Resolution,
+    slots: &Range<Slot>,
+    taken: &[u32],
+) -> Result<BTreeSet<Slot>, StoreError> {
+    let (Some(first), Some(last)) = (taken.first(), taken.last()) else { return Ok(BTreeSet::new()) };
+    let mut hits = BTreeSet::new();
+    for window in rollup_windows(resolution, slots) {
+        let table = opened.open.rollup(window);
+        table.read(*first..*last + 1, slots.clone(), &mut |series, slot, latency| {
+            if latency.histogram.contains(bucket) && taken.binary_search(&series).is_ok() {
+                let _first_of_it = hits.insert(slot);
+            }
+        })?;
+    }
+    Ok(hits)
 }
 
 fn ten_seconds(range: TimeRange) -> Range<Slot> {

@@ -193,7 +193,8 @@ impl Walk<'_> {
                 continue;
             }
             let keys = open.series(block_no)?;
-            runs_of_series(&keys, Resolution::TenSeconds, base, visitor, |series, each| {
+            let wanted = Wanted { chosen: visitor.choose(&keys), keys, base };
+            wanted.visit(Resolution::TenSeconds, visitor, |series, each| {
                 open.block_slots(block_no, series, slots.clone(), each)
             })?;
         }
@@ -209,6 +210,7 @@ impl Walk<'_> {
         visitor: &mut dyn Visitor,
     ) -> Result<(), StoreError> {
         let keys = open.rollup_series()?;
+        let wanted = Wanted { chosen: visitor.choose(&keys), keys, base };
         let mut range = clipped(self.range, manifest);
         if let Some(finest) = manifest.finest.filter(|_| has_left) {
             range = self.widened(range, finest, manifest);
@@ -216,9 +218,7 @@ impl Walk<'_> {
         for (resolution, slots) in self.slots.of(range) {
             for window in rollup_windows(resolution, &slots) {
                 let table = open.rollup(window);
-                runs_of_series(&keys, resolution, base, visitor, |series, each| {
-                    table.read(series, slots.clone(), each)
-                })?;
+                wanted.visit(resolution, visitor, |series, each| table.read(series, slots.clone(), each))?;
             }
         }
         Ok(())
@@ -247,24 +247,34 @@ fn shown(at: UnixNanos) -> jiff::Timestamp {
     jiff::Timestamp::from_second(secs).unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// Gives the visitor the slots that `read` gives, of the series that it chooses. Neighbours are read together.
-fn runs_of_series(
-    keys: &SeriesList,
-    resolution: Resolution,
+/// The series of one list that a visitor chose.
+struct Wanted {
+    keys: SeriesList,
+    /// Ascending.
+    chosen: Vec<u32>,
+    /// What block numbers are raised by.
     base: u32,
-    visitor: &mut dyn Visitor,
-    mut read: impl FnMut(Range<u32>, EachSlot<'_>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let chosen = visitor.choose(keys);
-    for run in chosen.chunk_by(|a, b| b - a <= SERIES_GAP_MAX) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        read(*first..*last + 1, &mut |series, slot, latency| {
-            let (Ok(at), Some(key)) = (chosen.binary_search(&series), keys.get(series as usize)) else { return };
-            latency.raise_blocks(base);
-            visitor.slot(at, key, resolution.start_of(slot), latency);
-        })?;
+}
+
+impl Wanted {
+    /// Gives the visitor the slots that `read` gives of those series. Neighbours are read together.
+    fn visit(
+        &self,
+        resolution: Resolution,
+        visitor: &mut dyn Visitor,
+        mut read: impl FnMut(Range<u32>, EachSlot<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for run in self.chosen.chunk_by(|a, b| b - a <= SERIES_GAP_MAX) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            read(*first..*last + 1, &mut |series, slot, latency| {
+                let Ok(at) = self.chosen.binary_search(&series) else { return };
+                let Some(key) = self.keys.get(series as usize) else { return };
+                latency.raise_blocks(self.base);
+                visitor.slot(at, key, resolution.start_of(slot), latency);
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The range clipped to the days of a partition, so that "all time" is not a million empty slots.

@@ -1,5 +1,9 @@
 //! Varints, length-prefixed texts and compressed blobs.
 
+use std::cell::Cell;
+
+use zstd::bulk::Decompressor;
+
 /// Level for every blob: above it, chunks of a few kilobytes only get slower.
 const ZSTD_LEVEL: i32 = 3;
 /// Blobs below this never pay for a zstd frame.
@@ -157,7 +161,20 @@ impl Packer {
 
 /// A zstd decompressor that is made once and used for many blobs.
 pub(crate) struct Unpacker {
-    zstd: Option<zstd::bulk::Decompressor<'static>>,
+    zstd: Option<Decompressor<'static>>,
+}
+
+thread_local! {
+    /// The context of the last unpacker of the thread: making one costs as much as reading a column.
+    static SPARE: Cell<Option<Decompressor<'static>>> = const { Cell::new(None) };
+}
+
+impl Drop for Unpacker {
+    fn drop(&mut self) {
+        if let Some(zstd) = self.zstd.take() {
+            SPARE.set(Some(zstd));
+        }
+    }
 }
 
 impl Unpacker {
@@ -169,10 +186,13 @@ impl Unpacker {
         const BAD: Malformed = Malformed("a zstd frame does not decompress to its length");
         let plausible = packed.len().saturating_mul(TRUSTED_RATIO_MAX).max(TRUSTED_BYTES_MAX);
         let raw = if raw_len <= plausible {
-            if self.zstd.is_none() {
-                self.zstd = Some(zstd::bulk::Decompressor::new().map_err(|_| Malformed("zstd has no memory"))?);
-            }
-            let zstd = self.zstd.as_mut().ok_or(BAD)?;
+            let zstd = match &mut self.zstd {
+                Some(zstd) => zstd,
+                none => none.insert(match SPARE.take() {
+                    Some(spare) => spare,
+                    None => Decompressor::new().map_err(|_| Malformed("zstd has no memory"))?,
+                }),
+            };
             zstd.decompress(packed, raw_len).map_err(|_| BAD)?
         } else {
             unpack_slowly(packed, raw_len).map_err(|_| BAD)?

@@ -5,7 +5,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 
 use super::text::{columns, escape, fit};
 use super::{Paint, Style, units};
-use crate::cli::view::{ExemplarView, PercentileView, PinsView, QuantileView, ServicesView};
+use crate::cli::view::{CoverageView, ExemplarView, GraphView, PercentileView, PinsView, QuantileView, ServicesView};
 use crate::model::{DurationNanos, UnixNanos};
 
 /// Columns of the longest text in a cell.
@@ -30,20 +30,19 @@ pub fn percentile_table(view: &PercentileView, now: UnixNanos, style: Style) -> 
     } else {
         out.push_str(&quantile_lines(&view.quantiles, now, style));
     }
-    for group in &view.groups {
-        let labels: Vec<_> = group.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let title = format!("\n{}", escape(&labels.join(" ")));
-        let title = style.paint(&title, Paint::Bold);
-        out.extend([title.as_str(), "  ", &spans(group.count), "\n"]);
-        if group.count > 0 {
-            out.push_str(&quantile_lines(&group.quantiles, now, style));
-        }
+    if let Some(earlier) = &view.versus {
+        let value = |quantile: &QuantileView| {
+            let value = units::duration(DurationNanos(quantile.value_ns?));
+            Some(format!("{} {value}", units::quantile(quantile.q)))
+        };
+        let values: Vec<String> = earlier.quantiles.iter().filter_map(value).collect();
+        let back = units::duration(view.start_unix_nano.since(earlier.start_unix_nano));
+        out.extend([&back, " earlier: ", &spans(earlier.count), "  ", &values.join("  "), "\n"]);
     }
-    if !view.coverage.complete {
-        let reasons = view.coverage.reasons.join("; ");
-        out.extend([&style.paint("incomplete:", Paint::Error), " ", &escape(&reasons), "\n"]);
+    if !view.groups.is_empty() {
+        out.push_str(&group_lines(view, style));
     }
-    out
+    out + &incomplete(&view.coverage, style)
 }
 
 /// The services, as the server ordered them.
@@ -114,6 +113,76 @@ fn quantile_lines(quantiles: &[QuantileView], now: UnixNanos, style: Style) -> S
         let _table = table.add_row(row);
     }
     format!("{table}\n")
+}
+
+/// One line per group, those that add most to the tail first.
+fn group_lines(view: &PercentileView, style: Style) -> String {
+    let quantiles = view.groups.first().map(|group| group.quantiles.as_slice()).unwrap_or_default();
+    let names: Vec<String> = quantiles.iter().map(|quantile| units::quantile(quantile.q)).collect();
+    let mut header = vec!["group", "spans", "in the tail", "expected"];
+    header.extend(names.iter().map(String::as_str));
+    header.push("exemplar");
+    let mut table = empty_table(style, &header);
+    for group in &view.groups {
+        let label = |(key, value): (&String, &Option<String>)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => format!("without {key}"),
+        };
+        let labels: Vec<String> = group.labels.iter().map(label).collect();
+        let mut row = vec![
+            cell(&labels.join(" ")).add_attribute(Attribute::Bold),
+            right(&units::count(group.count)),
+            right(&units::count(group.tail_count)),
+            right(&format!("{:.1}", group.tail_expected)),
+        ];
+        let value = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |ns| units::duration(DurationNanos(ns)));
+        row.extend(group.quantiles.iter().map(|quantile| right(&value(quantile.value_ns))));
+        let tail = group.quantiles.iter().rev().find(|quantile| quantile.q < 1.0).or(group.quantiles.last());
+        let exemplar = tail.and_then(|quantile| quantile.exemplars.first());
+        row.push(cell(exemplar.map_or("", |exemplar| exemplar.trace_id.as_str())));
+        let _table = table.add_row(row);
+    }
+    let rest = view.rest.map_or_else(String::new, |rest| {
+        format!("{} more groups with {}\n", units::count(rest.groups), spans(rest.count))
+    });
+    format!("\n{table}\n{rest}")
+}
+
+/// The service graph, one line per edge.
+pub fn graph_table(view: &GraphView, style: Style) -> String {
+    if view.edges.is_empty() {
+        return "no calls between services in this window; try a longer --last\n".to_owned();
+    }
+    let mut table =
+        empty_table(style, &["client", "server", "type", "calls", "per s", "failed", "p50", "p99", "slowest"]);
+    for edge in &view.edges {
+        let side = &edge.server_side;
+        let value = |q: f64| {
+            let found = side.quantiles.iter().find(|quantile| (quantile.q - q).abs() < 1e-9);
+            let value = found.and_then(|quantile| quantile.value_ns);
+            value.map_or_else(|| "-".to_owned(), |ns| units::duration(DurationNanos(ns)))
+        };
+        let failed = cell(&units::count(side.error_count)).set_alignment(CellAlignment::Right);
+        let _table = table.add_row(vec![
+            cell(&edge.client).add_attribute(Attribute::Bold),
+            cell(&edge.server).add_attribute(Attribute::Bold),
+            cell(&edge.connection_type),
+            right(&units::count(side.count)),
+            right(&format!("{:.2}", side.rate_per_second)),
+            if 0 < side.error_count { failed.fg(Color::Red) } else { failed },
+            right(&value(0.5)),
+            right(&value(0.99)),
+            cell(edge.exemplars.first().map_or("", |exemplar| exemplar.trace_id.as_str())),
+        ]);
+    }
+    format!("{table}\n{}", incomplete(&view.coverage, style))
+}
+
+fn incomplete(coverage: &CoverageView, style: Style) -> String {
+    if coverage.complete {
+        return String::new();
+    }
+    format!("{} {}\n", style.paint("incomplete:", Paint::Error), escape(&coverage.reasons.join("; ")))
 }
 
 fn exemplar_cells(exemplar: &ExemplarView, now: UnixNanos) -> [Cell; 4] {

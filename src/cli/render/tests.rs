@@ -4,7 +4,7 @@ use expect_test::{Expect, expect};
 
 use super::waterfall::waterfall_of;
 use super::*;
-use crate::cli::view::{PercentileView, RankView, ResourceView, ServicesView, SpanView, TraceView};
+use crate::cli::view::{GraphView, PercentileView, RankView, ResourceView, ServicesView, SpanView, TraceView};
 use crate::model::{DurationNanos, UnixNanos};
 
 const NOW: UnixNanos = UnixNanos(1_795_463_900_000_000_000);
@@ -437,8 +437,14 @@ const PERCENTILES: &str = r#"{ "service": "checkout", "start_unix_nano": "179546
           "time_unix_nano": "1795463712000000000",
           "attributes": { "cloud.availability_zone": "eu-1b", "k8s.pod.name": "evil\u001b[2J" } } ] },
       { "q": 1.0, "value_ns": 1240000000, "relative_error_max": 0.001, "rank": 48211 } ],
-    "groups": [ { "labels": { "cloud.availability_zone": "eu-1b" }, "count": 1,
+    "groups": [ { "labels": { "cloud.availability_zone": "eu-1b" }, "count": 1, "tail_count": 1, "tail_expected": 0.01,
+      "quantiles": [ { "q": 0.99, "value_ns": 812646400, "rank": 1, "exemplars": [
+        { "trace_id": "9f0c51d8a4e0427ab6a2f0c4d1e2b3a4", "duration_ns": 812401223 } ] } ] },
+      { "labels": { "cloud.availability_zone": null }, "count": 48210, "tail_count": 482, "tail_expected": 482.99,
       "quantiles": [ { "q": 0.99, "value_ns": 812646400, "rank": 1 } ] } ],
+    "rest": { "groups": 3, "count": 12 },
+    "versus": { "start_unix_nano": "1795376600000000000", "count": 40000,
+      "quantiles": [ { "q": 0.5, "value_ns": 100000000 }, { "q": 0.99, "value_ns": 400000000 } ] },
     "coverage": { "complete": false, "reasons": ["3 spans over the series cap"] } }"#;
 
 #[test]
@@ -453,15 +459,40 @@ fn a_percentile_stands_beside_its_trace() {
         | p99 |  813 ms | 0.1 % | 47,729 | 9f0c51d8a4e0427ab6a2f0c4d1e2b3a4 |           812 ms | 19:55:12Z, 3m ago | zone=eu-1b pod=evil\x1b[2J |
         | max |  1.24 s | 0.1 % | 48,211 | none kept                        |                  |                   |                            |
         +-----+---------+-------+--------+----------------------------------+------------------+-------------------+----------------------------+
+        1d 00h earlier: 40,000 spans  p50 100 ms  p99 400 ms
 
-        cloud.availability_zone=eu-1b  1 span
-        +-----+---------+----+------+-----------+--------+------+-------+
-        |     | latency | +- | rank | exemplar  | lasted | when | where |
-        +===============================================================+
-        | p99 |  813 ms |  - |    1 | none kept |        |      |       |
-        +-----+---------+----+------+-----------+--------+------+-------+
+        +---------------------------------+--------+-------------+----------+--------+----------------------------------+
+        | group                           | spans  | in the tail | expected | p99    | exemplar                         |
+        +===============================================================================================================+
+        | cloud.availability_zone=eu-1b   |      1 |           1 |      0.0 | 813 ms | 9f0c51d8a4e0427ab6a2f0c4d1e2b3a4 |
+        | without cloud.availability_zone | 48,210 |         482 |    483.0 | 813 ms |                                  |
+        +---------------------------------+--------+-------------+----------+--------+----------------------------------+
+        3 more groups with 12 spans
         incomplete: 3 spans over the series cap
     "#]].assert_eq(&percentile_table(&view, NOW, ASCII));
+}
+
+#[test]
+fn edges_are_listed_with_their_calls_and_the_slowest_trace() {
+    let view: GraphView = serde_json::from_str(
+        r#"{"edges":[{"client":"user","server":"frontend","connection_type":"virtual_node",
+              "server_side":{"count":1200,"error_count":3,"rate_per_second":1.3333,
+                "quantiles":[{"q":0.5,"value_ns":12000000},{"q":0.95},{"q":0.99,"value_ns":812646400}]},
+              "exemplars":[{"trace_id":"9f0c51d8a4e0427ab6a2f0c4d1e2b3a4"}]},
+            {"client":"cart","server":"evil\u001b[2J"}],
+            "coverage":{"complete":false,"reasons":["block 3 is damaged"]}}"#,
+    )
+    .unwrap();
+    expect![[r#"
+        +--------+-------------+--------------+-------+-------+--------+---------+--------+----------------------------------+
+        | client | server      | type         | calls | per s | failed | p50     | p99    | slowest                          |
+        +====================================================================================================================+
+        | user   | frontend    | virtual_node | 1,200 |  1.33 |      3 | 12.0 ms | 813 ms | 9f0c51d8a4e0427ab6a2f0c4d1e2b3a4 |
+        | cart   | evil\x1b[2J |              |     0 |  0.00 |      0 |       - |      - |                                  |
+        +--------+-------------+--------------+-------+-------+--------+---------+--------+----------------------------------+
+        incomplete: block 3 is damaged
+    "#]].assert_eq(&graph_table(&view, ASCII));
+    assert!(graph_table(&GraphView::default(), ASCII).contains("no calls"));
 }
 
 #[test]

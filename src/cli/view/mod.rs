@@ -70,8 +70,8 @@ pub struct PinView {
 pub struct PercentileView {
     /// `service.name`.
     pub service: String,
-    /// What makes this group, by attribute; empty for the whole.
-    pub labels: BTreeMap<String, String>,
+    /// What makes this group, by attribute; empty for the whole. No value: the spans without that attribute.
+    pub labels: BTreeMap<String, Option<String>>,
     /// First instant of the window.
     #[serde(deserialize_with = "unix_nanos")]
     pub start_unix_nano: UnixNanos,
@@ -82,10 +82,68 @@ pub struct PercentileView {
     pub count: u64,
     /// As asked for.
     pub quantiles: Vec<QuantileView>,
+    /// Spans of this group in the tail of the whole.
+    pub tail_count: u64,
+    /// How many there would be, were the group like the whole.
+    pub tail_expected: f64,
     /// The same per group, when asked for `by`.
     pub groups: Vec<PercentileView>,
+    /// Groups beyond those.
+    pub rest: Option<RestView>,
+    /// An earlier window, when asked for `vs`.
+    pub versus: Option<Box<PercentileView>>,
     /// What the numbers leave out.
     pub coverage: CoverageView,
+}
+
+/// Groups that are not shown one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RestView {
+    /// How many.
+    pub groups: u64,
+    /// Their spans.
+    pub count: u64,
+}
+
+/// Answer of `/spandrel/v1/graph`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct GraphView {
+    /// By client and server.
+    pub edges: Vec<EdgeView>,
+    /// What the numbers leave out.
+    pub coverage: CoverageView,
+}
+
+/// Calls of one service to another.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct EdgeView {
+    /// Who calls.
+    pub client: String,
+    /// Whom.
+    pub server: String,
+    /// Empty for a call between two services.
+    pub connection_type: String,
+    /// As the server saw it.
+    pub server_side: SideView,
+    /// The slowest first.
+    pub exemplars: Vec<ExemplarView>,
+}
+
+/// One end of an edge.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SideView {
+    /// Calls.
+    pub count: u64,
+    /// Those that failed.
+    pub error_count: u64,
+    /// Calls per second of the window.
+    pub rate_per_second: f64,
+    /// As asked for.
+    pub quantiles: Vec<QuantileView>,
 }
 
 /// One quantile and the traces that show it.

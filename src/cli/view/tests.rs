@@ -21,7 +21,7 @@ fn a_percentile_answer_is_read_as_the_api_draws_it() {
     assert_eq!((p99.value_ns, p99.rank, p99.bucket.unwrap().low_ns), (Some(812_646_400), Some(47_729), 812_122_112));
     let attributes = &p99.exemplars[0].attributes;
     assert_eq!((attributes["cloud.availability_zone"].as_str(), attributes["n"].as_str()), ("eu-1b", "7"));
-    assert_eq!((view.groups[0].labels["zone"].as_str(), view.groups[0].quantiles[0].value_ns), ("a", None));
+    assert_eq!((view.groups[0].labels["zone"].as_deref().unwrap(), view.groups[0].quantiles[0].value_ns), ("a", None));
     assert_eq!(view.coverage.reasons, ["2 spans late", r#"{"code":"pruned"}"#]);
 }
 

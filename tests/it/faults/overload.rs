@@ -35,6 +35,8 @@ struct Tally {
     acknowledged: AtomicU64,
     acknowledged_spans: AtomicU64,
     refused: AtomicU64,
+    /// Of requests that the disk did not confirm in time: they may be stored, and a retry would be recognised.
+    late_spans: AtomicU64,
     /// Answered by anything else, or not at all: none may be.
     others: AtomicU64,
 }
@@ -64,10 +66,15 @@ async fn call(mut sender: SendRequest<Full<Bytes>>, address: SocketAddr, body: B
         let status = parts.headers.get("grpc-status").or(trailers.get("grpc-status"))?.to_str().ok()?.to_owned();
         // A refusal is worth a retry only when it says when.
         let has_hint = parts.headers.contains_key("google.rpc.retryinfo-bin");
-        Some((status, has_hint))
+        let message = parts.headers.get("grpc-message").or(trailers.get("grpc-message")).cloned();
+        let is_late = message.is_some_and(|text| text.to_str().is_ok_and(|text| text.contains("confirm")));
+        Some((status, has_hint, is_late))
     };
     let answer = tokio::time::timeout(Duration::from_secs(30), answer).await.ok().flatten();
-    let counter = match answer.as_ref().map(|(status, has_hint)| (status.as_str(), *has_hint)) {
+    if answer.as_ref().is_some_and(|(.., is_late)| *is_late) {
+        let _before = tally.late_spans.fetch_add(spans, Ordering::Relaxed);
+    }
+    let counter = match answer.as_ref().map(|(status, has_hint, _)| (status.as_str(), *has_hint)) {
         Some(("0", _)) => {
             let _before = tally.acknowledged_spans.fetch_add(spans, Ordering::Relaxed);
             &tally.acknowledged
@@ -167,8 +174,12 @@ fn rel_07_rel_08_ten_times_too_much_is_refused_with_a_hint_and_nothing_acknowled
     assert!(0 < Tally::take(&much.acknowledged));
     assert!(peak_mib <= RSS_MAX_MIB, "peak RSS {peak_mib} MiB");
     let acknowledged = Tally::take(&most.acknowledged_spans) + Tally::take(&much.acknowledged_spans);
-    assert_eq!(stored(&server), acknowledged, "what was acknowledged is there, and nothing else");
+    let late = Tally::take(&most.late_spans) + Tally::take(&much.late_spans);
+    let may_be_there = acknowledged..=acknowledged + late;
+    let there = stored(&server);
+    assert!(may_be_there.contains(&there), "{there} spans of {acknowledged} acknowledged and {late} late ones");
     server.kill();
     let server = ChildServer::start(dir.path()).expect("it starts again");
-    assert_eq!(stored(&server), acknowledged, "also after a kill");
+    let there = stored(&server);
+    assert!(may_be_there.contains(&there), "after a kill: {there} of {acknowledged} acknowledged and {late} late ones");
 }
