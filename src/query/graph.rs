@@ -92,8 +92,8 @@ impl Edges<'_> {
         if kind == SpanKind::Server { server } else { client }
     }
 
-    /// A call that is in no block yet. It has no exemplar: its row is not known here.
-    fn call(&mut self, call: &Call, range: TimeRange) {
+    /// A call that is in no block yet; `place` says where the row of a side is.
+    fn call(&mut self, call: &Call, range: TimeRange, place: impl Fn(u32) -> Option<(u32, u32)>) {
         if !range.contains(call.at) {
             return;
         }
@@ -102,6 +102,8 @@ impl Edges<'_> {
             let Some(ends) = self.ends(&key) else { continue };
             let mut slot = SlotLatency::default();
             slot.histogram.record(side.latency);
+            let place = side.row.and_then(&place);
+            slot.exemplars.extend(place.map(|(block, row)| Exemplar { latency: side.latency, block, row }));
             self.tally(ends, kind).add(&slot, key.status == SpanStatus::Error);
         }
     }
@@ -144,7 +146,17 @@ impl Query {
         let slots = Slots::Fewest;
         Walk { query: self, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None }
             .visit(&snapshot, &mut edges)?;
-        store.calls_of_heads(&snapshot.heads, &mut |call| edges.call(&call, range));
+        let mut blocks: Vec<Vec<u32>> = Vec::new();
+        for head in &snapshot.heads {
+            blocks.push(head.batches.iter().map(|batch| places.add_head(batch, head.horizon)).collect());
+        }
+        store.calls_of_heads(&snapshot.heads, &mut |head, rows, call| {
+            let place = |row: u32| {
+                let row = rows.get(row as usize)?;
+                Some((*blocks.get(head)?.get(row.batch as usize)?, row.row))
+            };
+            edges.call(&call, range, place);
+        });
         let slowest = |[server, _]: &[Tally; 2]| -> Vec<Exemplar> {
             server.candidates(|_| true).into_iter().take(question.exemplars_max).collect()
         };

@@ -1,17 +1,32 @@
 //! Which groups make the tail what it is.
 //!
-//! The tail is every span in the bucket of the tail quantile or above: of the highest quantile below 1 that is asked for. A
+//! The tail is every span in the bucket of one quantile or above: of the highest below 1 that is asked for, or, where fewer
+//! than `TAIL_SPANS_MIN` are there, of a lower one: a single slow span says nothing about the place it ran at. A
 //! group adds to it by as many spans as it has there *beyond its share of all*: a group that is merely large has none, and of
 //! a slow zone and the nodes in it the zone has the most. Ranking by the bare number of slow spans would name the largest.
 
-use crate::latency::Quantile;
+use crate::latency::{Bucket, Quantile};
+use crate::model::DurationNanos;
 
 use super::percentile::{Counted, Rows};
 use super::selection::GroupLabel;
 use super::tally::Tally;
 
-/// The tail when no quantile below 1 is asked for.
-const TAIL: f64 = 0.99;
+/// Spans that a tail should have.
+const TAIL_SPANS_MIN: u64 = 30;
+/// Tried behind the quantiles that are asked for.
+const TAILS: [f64; 3] = [0.99, 0.9, 0.5];
+
+/// What groups are ranked by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tail {
+    /// It begins in the bucket of this quantile.
+    pub quantile: Quantile,
+    /// Shortest latency of that bucket.
+    pub low: DurationNanos,
+    /// Spans in it.
+    pub count: u64,
+}
 
 /// One group of the answer.
 #[derive(Clone, Debug)]
@@ -44,6 +59,14 @@ pub(super) struct Split<'a> {
     pub(super) each_once: bool,
 }
 
+/// Groups in the order of what they add to the tail.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ranking {
+    pub(super) groups: Vec<Group>,
+    pub(super) rest: Option<Rest>,
+    pub(super) tail: Option<Tail>,
+}
+
 struct Ranked<'a> {
     label: (&'a str, Option<&'a GroupLabel>),
     tally: &'a Tally,
@@ -58,11 +81,10 @@ pub(super) fn ranked(
     labels: &[GroupLabel],
     by: Split<'_>,
     rows: &mut Rows<'_>,
-) -> (Vec<Group>, Option<Rest>) {
+) -> Ranking {
     let ungrouped = by.each_once.then(|| whole.without(groups.iter())).filter(|left| 0 < left.count());
-    let tail_from = tail_quantile(&rows.question.quantiles).and_then(|tail| whole.at(tail));
-    let Some(tail_from) = tail_from.map(|at| at.bucket) else { return (Vec::new(), None) };
-    let tail_share = whole.count_from(tail_from) as f64 / whole.count() as f64;
+    let Some((tail, tail_from)) = tail(whole, &rows.question.quantiles) else { return Ranking::default() };
+    let tail_share = tail.count as f64 / whole.count() as f64;
     let rank = |label, tally: &'_ Tally| (label, tally.count_from(tail_from), tally.count() as f64 * tail_share);
     let named = labels.iter().zip(groups).map(|(label, tally)| (label.0.as_str(), Some(label), tally));
     let unnamed = ungrouped.iter().map(|tally| (by.key, None, tally));
@@ -83,8 +105,7 @@ pub(super) fn ranked(
         tail_count: one.tail_count,
         tail_expected: one.tail_expected,
     });
-    let shown = shown.collect();
-    (shown, rest(&left, by, rows))
+    Ranking { groups: shown.collect(), rest: rest(&left, by, rows), tail: Some(tail) }
 }
 
 /// `None` when everything is shown, or when groups overlap and have no sum.
@@ -99,7 +120,18 @@ fn rest(left: &[Ranked<'_>], by: Split<'_>, rows: &Rows<'_>) -> Option<Rest> {
     Some(Rest { groups: left.len(), counted: rows.counted_only(&sum) })
 }
 
-fn tail_quantile(asked: &[Quantile]) -> Option<Quantile> {
-    let below_1 = asked.iter().filter(|quantile| quantile.get() < 1.0).max_by(|a, b| a.get().total_cmp(&b.get()));
-    below_1.copied().or_else(|| Quantile::try_from(TAIL).ok())
+/// `None` when nothing was counted.
+fn tail(whole: &Tally, asked: &[Quantile]) -> Option<(Tail, Bucket)> {
+    let mut quantiles: Vec<Quantile> = asked.iter().copied().filter(|quantile| quantile.get() < 1.0).collect();
+    quantiles.sort_by(|a, b| b.get().total_cmp(&a.get()));
+    let lowest = quantiles.last().map_or(1.0, |quantile| quantile.get());
+    let others = TAILS.into_iter().filter(|tail| *tail < lowest).filter_map(|tail| Quantile::try_from(tail).ok());
+    quantiles.extend(others);
+    let tail = |quantile: &Quantile| {
+        let bucket = whole.at(*quantile)?.bucket;
+        Some((Tail { quantile: *quantile, low: bucket.low(), count: whole.count_from(bucket) }, bucket))
+    };
+    let mut tails = quantiles.iter().filter_map(tail);
+    let highest = tails.next()?;
+    Some(std::iter::once(highest).chain(tails).find(|(tail, _)| TAIL_SPANS_MIN <= tail.count).unwrap_or(highest))
 }

@@ -44,7 +44,7 @@ pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
 pub use export::{ExportFormat, ExportQuestion, Exported};
 pub use graph::{Edge, EdgeEnds, GraphAnswer, GraphQuestion};
-pub use groups::{Group, Rest};
+pub use groups::{Group, Rest, Tail};
 pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 pub use ids::SpanIds;
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};

@@ -6,7 +6,7 @@ use crate::store::Snapshot;
 
 use super::contributions::{Contributions, Sink};
 use super::exemplars::Exemplars;
-use super::groups::{Group, Rest, Split, ranked};
+use super::groups::{Group, Ranking, Rest, Split, Tail, ranked};
 use super::lookup::Lookup;
 use super::selection::{GroupLabel, Grouping, Selection, SpansWanted, Target};
 use super::steps::{StepRow, Steps, resolution_of};
@@ -87,6 +87,8 @@ pub struct PercentileAnswer {
     pub groups: Vec<Group>,
     /// The groups that are not shown, when there are such.
     pub rest: Option<Rest>,
+    /// What the groups are ranked by.
+    pub tail: Option<Tail>,
     /// One per step with a span, in order.
     pub steps: Vec<StepRow>,
     /// The window that this one is compared with.
@@ -226,12 +228,12 @@ impl Query {
             coverage: found.coverage,
         };
         let whole = rows.counted(&window.whole, None, None);
-        let (groups, rest) = match &question.by {
+        let ranking = match &question.by {
             Some(by) => {
                 let split = Split { key: &by.key(), each_once: *by != By::Kept(Grouping::AnyPeel) };
                 ranked(&window.whole, &window.groups, &found.groups.labels, split, &mut rows)
             }
-            None => (Vec::new(), None),
+            None => Ranking::default(),
         };
         let coverage = rows.coverage;
         let steps = match (question.step, resolution) {
@@ -244,7 +246,8 @@ impl Query {
             _ => Vec::new(),
         };
         let service = question.service.clone();
-        Ok(PercentileAnswer { service, range, whole, groups, rest, steps, versus: None, coverage })
+        let Ranking { groups, rest, tail } = ranking;
+        Ok(PercentileAnswer { service, range, whole, groups, rest, tail, steps, versus: None, coverage })
     }
 }
 

@@ -47,8 +47,8 @@ pub struct Call {
 pub struct Side {
     /// How long it took.
     pub latency: DurationNanos,
-    /// Row of its span, when that is in the block.
-    pub(super) row: Option<u32>,
+    /// Row of its span, when that is in the block or head.
+    pub row: Option<u32>,
 }
 
 impl Call {
@@ -59,11 +59,13 @@ impl Call {
 }
 
 impl Store {
-    /// Every call that is in no block yet. Cost: one ordering of the heads.
-    pub fn calls_of_heads(&self, heads: &[HeadPart], each: &mut dyn FnMut(Call)) {
+    /// Every call that is in no block yet, with the position of its head and the rows that its sides count through. Cost: one
+    /// ordering of the heads.
+    pub fn calls_of_heads(&self, heads: &[HeadPart], each: &mut dyn FnMut(usize, &[RowRef], Call)) {
         let mut waiting = self.counting.waiting.lock().clone();
-        for head in heads {
-            calls(head, &block::order(&head.batches).rows, &mut waiting, each);
+        for (at, head) in heads.iter().enumerate() {
+            let rows = block::order(&head.batches).rows;
+            calls(head, &rows, &mut waiting, &mut |call| each(at, &rows, call));
         }
     }
 }

@@ -33,6 +33,9 @@ pub(super) struct PercentileJson {
     counted: CountedJson,
     /// One per group when `by` is asked for, those that add most to the tail first.
     groups: Vec<GroupJson>,
+    /// What the groups are ranked by: every span in the bucket of this quantile or above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tail: Option<TailJson>,
     /// The groups that are not shown, in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     rest: Option<RestJson>,
@@ -64,6 +67,13 @@ struct GroupJson {
     counted: CountedJson,
     tail_count: u64,
     tail_expected: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct TailJson {
+    q: f64,
+    low_ns: u64,
+    count: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -172,6 +182,7 @@ impl PercentileJson {
             end_unix_nano: answer.range.end.0.to_string(),
             counted: CountedJson::new(answer.whole, secs),
             groups: answer.groups.into_iter().map(|group| GroupJson::new(group, secs)).collect(),
+            tail: answer.tail.map(|tail| TailJson { q: tail.quantile.get(), low_ns: tail.low.0, count: tail.count }),
             rest: answer.rest.map(|rest| RestJson::new(rest, secs)),
             series: answer.steps.into_iter().map(|row| StepJson::new(row, step_secs)).collect(),
             versus: answer.versus.map(|earlier| Box::new(Self::new(*earlier, step))),
