@@ -127,18 +127,7 @@ fn report_sizes(sections: &Vec<(SectionId, Vec<u8>)>, n_spans: usize) {
 /// Blocks in a store: bytes put (slots included), and bytes that the file system gives.
 fn report_store(traffic: &mut Traffic, n_blocks: usize) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        data_dir: dir.path().to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 8,
-        retention: None,
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        keep: Vec::new(),
-        verify_at_start_bytes_max: u64::MAX,
-        disk_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig::keeping_all(dir.path());
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Store::open(config, clock.clone(), counters).expect("a fresh directory opens");
     let partition = store.start_partition().expect("there is space");

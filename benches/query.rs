@@ -13,18 +13,7 @@ use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
 
 fn filled(dir: &std::path::Path) -> (Query, TraceId) {
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 8,
-        retention: None,
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig::keeping_all(dir);
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Store::open(config, clock.clone(), Arc::clone(&counters)).expect("a fresh directory opens");
     let partition = store.start_partition().expect("there is space");

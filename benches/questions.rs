@@ -1,8 +1,10 @@
-//! Questions about latency over a month: spans whose times lie within 30 days, 60 services with about 1,000 series, sealed
-//! partitions, a growing one and a head. Asks random windows, so that no answer repeats.
+//! Questions about latency over a month: spans whose times lie within 30 days, 60 services with about 1,000 series by name
+//! (`--copies` times 12, and 200), sealed partitions, a growing one and a head. Asks random windows, so that no answer
+//! repeats.
 //!
 //! ```text
 //! cargo bench --bench questions -- --spans 10000000
+//! cargo bench --bench questions -- --spans 2000000 --copies 50          memory with 10,000 series
 //! ```
 
 #![expect(
@@ -26,8 +28,6 @@ use spandrel::telemetry::Counters;
 
 const DAY: u64 = 86_400_000_000_000;
 const SPAN_DAYS: u64 = 30;
-/// Each of the shop's 12 services is there so often.
-const COPIES: usize = 5;
 const REQUESTS_PER_BLOCK: u64 = 128;
 const BLOCKS_PER_PARTITION: u64 = 16;
 const SERVICES: [&str; 12] = [
@@ -51,10 +51,12 @@ fn main() {
     let default = if args.iter().any(|arg| arg == "--test") { 20_000 } else { 1_000_000 };
     let spans: u64 = value("--spans").and_then(|text| text.parse().ok()).unwrap_or(default);
     let n: usize = value("--questions").and_then(|text| text.parse().ok()).unwrap_or(1_000);
+    // Each of the shop's 12 services is there so often.
+    let copies: u64 = value("--copies").and_then(|text| text.parse().ok()).unwrap_or(5);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let end = Clock::system().now();
     let began = instant();
-    let (query, store) = filled(dir.path(), spans, end);
+    let (query, store) = filled(dir.path(), spans, copies, end);
     println!("spans                                  {spans}, made in {:.0} s", began.elapsed().as_secs_f64());
     println!("partitions                             {}", store.partitions().len());
     println!("bytes per span                         {:.1}", store.disk_bytes() as f64 / spans as f64);
@@ -68,7 +70,7 @@ fn main() {
     };
     let quantiles = |list: &[f64]| list.iter().map(|q| Quantile::try_from(*q).expect("between 0 and 1")).collect();
     let question = |random: &mut Random, range, exemplars| {
-        let service = format!("{}-{}", SERVICES[random.below(12) as usize], random.below(COPIES as u64));
+        let service = format!("{}-{}", SERVICES[random.below(12) as usize], random.below(copies));
         PercentileQuestion::plain(&service, quantiles(&[0.5, 0.9, 0.99]), range, exemplars)
     };
     let mut run = |name: &str, ask: &mut dyn FnMut(&mut Random)| {
@@ -117,21 +119,17 @@ fn main() {
             let _answer = query.heatmap(&heatmap).expect("it is stored");
         });
     }
+    println!("resident now, at most, MiB             {} / {}", memory_mib("VmRSS"), memory_mib("VmHWM"));
 }
 
-fn filled(dir: &std::path::Path, spans: u64, end: UnixNanos) -> (Query, Arc<Store>) {
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 8,
-        retention: None,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+fn memory_mib(what: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+fn filled(dir: &std::path::Path, spans: u64, copies: u64, end: UnixNanos) -> (Query, Arc<Store>) {
+    let config = StoreConfig::keeping_all(dir);
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Arc::new(Store::open(config, clock.clone(), Arc::clone(&counters)).expect("a fresh directory opens"));
     let mut partition = store.start_partition().expect("there is space");
@@ -141,7 +139,7 @@ fn filled(dir: &std::path::Path, spans: u64, end: UnixNanos) -> (Query, Arc<Stor
         let at = UnixNanos(end.0 - SPAN_DAYS * DAY + SPAN_DAYS * DAY / requests * request);
         let body = ring.next(at).to_vec();
         let mut batch: SpanBatch = decode(body, &DecodeOptions::default()).expect("good spans").batch;
-        rename(&mut batch, request as usize % COPIES);
+        rename(&mut batch, request % copies);
         store.push([(request + 1, end, Arc::new(batch))]);
         if (request + 1) % REQUESTS_PER_BLOCK == 0 {
             let frozen = store.freeze(&partition).expect("the head holds spans");
@@ -158,7 +156,7 @@ fn filled(dir: &std::path::Path, spans: u64, end: UnixNanos) -> (Query, Arc<Stor
 }
 
 /// `checkout` becomes `checkout-3`: the shop has 12 services and some 200 series.
-fn rename(batch: &mut SpanBatch, copy: usize) {
+fn rename(batch: &mut SpanBatch, copy: u64) {
     for at in 0..batch.resources.len() {
         let service = batch.text_lossy(batch.resources[at].service).into_owned();
         if let Some(renamed) = batch.push_bytes(format!("{service}-{copy}").as_bytes()) {

@@ -28,18 +28,7 @@ fn main() {
     let (hours, requests) = (setting("SPANDREL_HOURS", 2), setting("SPANDREL_REQUESTS", 16));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let clock = Clock::manual(UnixNanos(NOW));
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        data_dir: dir.path().to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 8,
-        retention: Some(DurationNanos(HOUR)),
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig { retention: Some(DurationNanos(HOUR)), ..StoreConfig::keeping_all(dir.path()) };
     let store = Store::open(config, clock.clone(), Arc::new(Counters::default())).expect("a fresh directory opens");
     let mut ring = PreEncoded::new(1, 272, Grouping::Collector);
     let (mut live, mut letting_go, mut sequence) = (0, Duration::ZERO, 0);

@@ -21,18 +21,7 @@ const BLOCKS: u64 = 2;
 const REQUESTS_PER_BLOCK: u64 = 256;
 
 fn filled(dir: &std::path::Path) -> Arc<OpenPartition> {
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 64 << 20,
-        open_partitions_max: 8,
-        retention: None,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig { cache_bytes: 64 << 20, ..StoreConfig::keeping_all(dir) };
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Store::open(config, clock.clone(), counters).expect("a fresh directory opens");
     let partition = store.start_partition().expect("there is space");

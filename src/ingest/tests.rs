@@ -204,17 +204,7 @@ fn settings(dir: &Path) -> (IngestConfig, StoreConfig) {
         partition_bytes_max: 1 << 30,
         journal_segment_bytes: 4_096,
     };
-    let store = StoreConfig {
-        conventions: Arc::default(),
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 2,
-        retention: None,
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: 64 << 20,
-    };
+    let store =
+        StoreConfig { open_partitions_max: 2, verify_at_start_bytes_max: 64 << 20, ..StoreConfig::keeping_all(dir) };
     (ingest, store)
 }

@@ -43,7 +43,7 @@ mod slots;
 mod tests;
 mod trace_index;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -101,6 +101,24 @@ pub struct StoreConfig {
     /// An unsealed database of up to this many bytes is read in full before the store opens; a larger one afterwards, and
     /// until then answers say so.
     pub verify_at_start_bytes_max: u64,
+}
+
+impl StoreConfig {
+    /// A directory from which nothing is removed, with small bounds of memory: for benches and tests.
+    pub fn keeping_all(data_dir: &Path) -> Self {
+        Self {
+            data_dir: data_dir.to_path_buf(),
+            cache_bytes: 8 << 20,
+            open_partitions_max: 8,
+            retention: None,
+            rollup_retention: None,
+            remnants_merged_at_once: 16,
+            keep: Vec::new(),
+            disk_bytes_max: u64::MAX,
+            conventions: Arc::default(),
+            verify_at_start_bytes_max: u64::MAX,
+        }
+    }
 }
 
 /// What the store cannot do, and who can help.

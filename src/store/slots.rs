@@ -5,7 +5,7 @@
 //! service graph (`edges`). So a question that groups by a dimension reads histograms, as one without groups does.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -66,6 +66,7 @@ pub(super) fn block_latency(
         if key.is_some_and(|key| key.entry) {
             let recorded = place.families.iter().map(|family| (*family, at, latency, row_no, place.hash));
             families.recorded.extend(recorded);
+            families.overflowed += u64::from(place.is_overflowing);
         }
     }
     edges::calls(part, rows, waiting, &mut |call| families.add_call(&call));
@@ -81,6 +82,8 @@ struct SpanPlace {
     hash: u64,
     /// Numbers of the families, as they came.
     families: Vec<u32>,
+    /// Whether one of them is for values over the cap.
+    is_overflowing: bool,
 }
 
 /// Families while rows are counted, numbered as they come.
@@ -94,6 +97,9 @@ struct Families<'a> {
     /// The same without a row of this block.
     elsewhere: Vec<(u32, UnixNanos, DurationNanos)>,
     edges: usize,
+    /// Families for values over the cap.
+    overflow: HashSet<u32>,
+    /// Spans counted in them.
     overflowed: u64,
 }
 
@@ -107,6 +113,7 @@ impl<'a> Families<'a> {
             recorded: Vec::new(),
             elsewhere: Vec::new(),
             edges: 0,
+            overflow: HashSet::new(),
             overflowed: 0,
         }
     }
@@ -131,20 +138,24 @@ impl<'a> Families<'a> {
             described.push(0);
             families.extend(key.map(|key| self.number(key, dimension, &value)));
         }
-        let place = SpanPlace { hash: xxhash_rust::xxh3::xxh3_64(&described) ^ u64::from(resource.2), families };
+        let hash = xxhash_rust::xxh3::xxh3_64(&described) ^ u64::from(resource.2);
+        let is_overflowing = families.iter().any(|family| self.overflow.contains(family));
+        let place = SpanPlace { hash, families, is_overflowing };
         let _new = self.places.insert(resource, place.clone());
         place
     }
 
     fn number(&mut self, key: &SeriesKey<'static>, dimension: &str, value: &str) -> u32 {
         let family = |value: &str| key.peeled(Cow::Owned(dimension.to_owned()), Cow::Owned(value.to_owned()));
-        let mut wanted = family(value);
+        let wanted = family(value);
         if !self.numbers.contains_key(&wanted) {
             let all_values = self.values.entry(family("")).or_default();
             if *all_values < PEEL_VALUES_MAX {
                 *all_values += 1;
             } else {
-                wanted = family(OVERFLOW);
+                let number = self.number_of(family(OVERFLOW));
+                let _known = self.overflow.insert(number);
+                return number;
             }
         }
         self.number_of(wanted)
@@ -194,5 +205,33 @@ impl<'a> Families<'a> {
             builder.add(*number, Resolution::TenSeconds.slot_of(at), &slot);
         }
         sorted.into_keys().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SpanStatus;
+
+    #[test]
+    fn values_of_a_dimension_over_the_cap_share_one_family_and_are_no_one_elses_trouble() {
+        let conventions = Conventions::default();
+        let mut families = Families::new(&conventions);
+        let key = |service: &'static str| SeriesKey {
+            namespace: Cow::Borrowed(""),
+            service: Cow::Borrowed(service),
+            span_name: Cow::Borrowed("work"),
+            kind: SpanKind::Server,
+            status: SpanStatus::Unset,
+            entry: true,
+            family: None,
+        };
+        let mut number = |service, host: usize| families.number(&key(service), "host.name", &format!("host-{host}"));
+        let first: Vec<u32> = (0..PEEL_VALUES_MAX).map(|host| number("many", host)).collect();
+        let over: Vec<u32> = (PEEL_VALUES_MAX..PEEL_VALUES_MAX + 50).map(|host| number("many", host)).collect();
+        assert!(over.iter().all(|family| *family == over[0] && !first.contains(family)));
+        assert_eq!(number("many", 3), first[3], "known ones stay apart");
+        assert!(!first.contains(&number("few", 1)) && number("few", 1) != over[0]);
+        assert_eq!(families.overflow.len(), 1);
     }
 }

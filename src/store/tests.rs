@@ -16,16 +16,11 @@ const SECOND: u64 = 1_000_000_000;
 
 fn open_at(dir: &Path, change: impl FnOnce(&mut StoreConfig)) -> Result<Store, StoreError> {
     let mut config = StoreConfig {
-        conventions: Arc::default(),
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 8 << 20,
         open_partitions_max: 2,
         retention: Some(DurationNanos::from_secs(3_600)),
         rollup_retention: Some(DurationNanos::from_secs(3_600)),
-        remnants_merged_at_once: 16,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
         verify_at_start_bytes_max: 64 << 20,
+        ..StoreConfig::keeping_all(dir)
     };
     change(&mut config);
     Store::open(config, Clock::manual(UnixNanos(NOW)), Arc::new(Counters::default()))

@@ -172,16 +172,13 @@ impl Both {
 
     fn open(&mut self) {
         let config = StoreConfig {
-            conventions: Arc::default(),
-            data_dir: self.dir.path().to_path_buf(),
             cache_bytes: 1 << 20,
             open_partitions_max: 1,
             retention: Some(DurationNanos::from_secs(3_600)),
-            rollup_retention: None,
             remnants_merged_at_once: 2,
             keep: vec![KeepRule { service: "kept".to_owned(), keep: DurationNanos::from_secs(5 * 3_600) }],
-            disk_bytes_max: u64::MAX,
             verify_at_start_bytes_max: 64 << 20,
+            ..StoreConfig::keeping_all(self.dir.path())
         };
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Store::open(config, self.clock.clone(), Arc::clone(&counters)).expect("it opens"));

@@ -133,3 +133,38 @@ fn relaxed_durability_is_announced() {
     assert_eq!(ready["durability"], "relaxed");
     assert!(ready["reasons"][0].as_str().expect("a reason").contains("power cut"), "{ready}");
 }
+
+#[test]
+fn internal_spans_make_the_latency_of_those_services_alone_that_a_setting_names() {
+    let server = TestServer::with(|config| {
+        let mut conventions = spandrel::model::Conventions::default();
+        let _new = conventions.entry_span_services.insert("cron".to_owned());
+        config.store.conventions = std::sync::Arc::new(conventions);
+        // In the head, in a block, and in roll-ups alike.
+        config.ingest.checkpoint_spans = 4;
+        config.ingest.partition_bytes_max = 10_000;
+    });
+    for (service, first) in [("cron", 1_u64), ("batch", 1_000)] {
+        for no in 0..6 {
+            let mut request = crate::support::request(4, first + no * 4);
+            let resource_spans = &mut request.resource_spans[0];
+            let value = opentelemetry_proto::tonic::common::v1::any_value::Value::StringValue(service.to_owned());
+            let value = Some(opentelemetry_proto::tonic::common::v1::AnyValue { value: Some(value) });
+            let key = "service.name".to_owned();
+            let name = opentelemetry_proto::tonic::common::v1::KeyValue { key, value, ..Default::default() };
+            let attributes = vec![name];
+            resource_spans.resource =
+                Some(opentelemetry_proto::tonic::resource::v1::Resource { attributes, ..Default::default() });
+            // A root, two children of which one came from elsewhere, and one of another kind.
+            let spans = &mut resource_spans.scope_spans[0].spans;
+            for (span, (parent, flags, kind)) in
+                spans.iter_mut().zip([(vec![], 0, 1), (vec![1; 8], 0x300, 1), (vec![1; 8], 0x100, 1), (vec![], 0, 3)])
+            {
+                (span.parent_span_id, span.flags, span.kind) = (parent, flags, kind);
+            }
+            assert_eq!(server.send(&request).status, 200);
+        }
+    }
+    let count = |service| server.json(&format!("/spandrel/v1/percentile?service={service}&q=1"))["count"].clone();
+    assert_eq!((count("cron"), count("batch")), (12.into(), 0.into()));
+}

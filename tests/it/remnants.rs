@@ -73,16 +73,13 @@ impl Life {
         self.store = None;
         self.query = Query::new(self.clock.clone(), Arc::new(Counters::default()));
         let config = StoreConfig {
-            conventions: Arc::default(),
-            data_dir: self.dir.path().to_path_buf(),
             cache_bytes: 1 << 20,
             open_partitions_max: 4,
             retention: Some(DurationNanos(RETENTION_HOURS * HOUR)),
             rollup_retention: Some(DurationNanos(ROLLUP_HOURS * HOUR)),
             remnants_merged_at_once: 4,
-            keep: Vec::new(),
-            disk_bytes_max: u64::MAX,
             verify_at_start_bytes_max: 64 << 20,
+            ..StoreConfig::keeping_all(self.dir.path())
         };
         let counters = Arc::new(Counters::default());
         let store = Arc::new(Store::open(config, self.clock.clone(), Arc::clone(&counters)).expect("it opens"));

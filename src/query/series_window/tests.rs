@@ -19,18 +19,7 @@ const NAMES: [&str; 3] = ["GET /", "POST /pay", "work"];
 type Exact = BTreeMap<(String, String, SpanKind, SpanStatus), Vec<(u64, Bucket)>>;
 
 fn query(dir: &Path) -> (Query, Arc<Store>) {
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        data_dir: dir.to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 2,
-        retention: None,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig { open_partitions_max: 2, ..StoreConfig::keeping_all(dir) };
     let (clock, counters) = (Clock::manual(NOW), Arc::new(Counters::default()));
     let store = Arc::new(Store::open(config, clock.clone(), Arc::clone(&counters)).unwrap());
     let query = Query::new(clock, counters);

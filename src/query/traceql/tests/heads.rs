@@ -59,18 +59,7 @@ fn sorted(found: &[FoundSpan], groups: &Groups) -> Vec<(u64, u64, Option<String>
 #[test]
 fn a_scan_finds_the_same_before_and_after_a_block_is_made() {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig {
-        conventions: Arc::default(),
-        rollup_retention: None,
-        remnants_merged_at_once: 16,
-        data_dir: dir.path().to_path_buf(),
-        cache_bytes: 8 << 20,
-        open_partitions_max: 8,
-        retention: None,
-        keep: Vec::new(),
-        disk_bytes_max: u64::MAX,
-        verify_at_start_bytes_max: u64::MAX,
-    };
+    let config = StoreConfig::keeping_all(dir.path());
     let store = Store::open(config, Clock::manual(UnixNanos(START)), Arc::new(Counters::default())).unwrap();
     let partition = store.start_partition().unwrap();
     let mut dice = Dice(3);
