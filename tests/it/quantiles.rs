@@ -238,3 +238,32 @@ fn rel_19_every_quantile_is_within_its_stated_error_and_brings_a_span_of_its_buc
     let sealed = partitions.as_array().expect("a list").iter().filter(|partition| partition["sealed"] == true).count();
     assert!(1 < sealed, "roll-ups took part: {partitions}");
 }
+
+#[test]
+fn a_head_of_more_spans_than_candidates_are_kept_brings_one_of_every_bucket() {
+    let server = TestServer::new();
+    let start = now().0;
+    for batch in 0..40_u64 {
+        // Latencies from 1 to 2 ms, all in four bands: of most buckets no exemplar is kept.
+        let spans = (0..500_u64).map(|no| {
+            let id = batch * 500 + no + 1;
+            Span {
+                trace_id: u128::from(id).to_be_bytes().to_vec(),
+                span_id: id.to_be_bytes().to_vec(),
+                name: "call".to_owned(),
+                kind: 2,
+                start_time_unix_nano: start,
+                end_time_unix_nano: start + 1_000_000 + id * 50,
+                ..Span::default()
+            }
+        });
+        let resource_spans = vec![service_spans("cart", None, spans.collect())];
+        assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
+    }
+    let q: Vec<String> = (1..50).map(|part| format!("0.{:02}", part * 2)).collect();
+    let answer = server.json(&format!("/spandrel/v1/percentile?service=cart&exemplars=1&q={}", q.join(",")));
+    assert_eq!(answer["count"], 20_000);
+    for row in answer["quantiles"].as_array().expect("rows") {
+        assert_eq!(row["exemplars"][0]["in_bucket"], true, "{row}");
+    }
+}
