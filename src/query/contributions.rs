@@ -1,6 +1,6 @@
 //! Everything that counts toward one question about a service: slots, and rows of the heads, each given to a `Sink` once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::block::ServiceCount;
 use crate::latency::{Exemplar, SlotLatency, counting_instant};
@@ -8,12 +8,17 @@ use crate::limits::OVERFLOW;
 use crate::model::{Conventions, Family, SeriesKey, SpanStatus, TimeRange, UnixNanos};
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
-use super::selection::{Groups, Selection, Target};
+use super::selection::{Grouping, Groups, Selection, Target};
 use super::walk::{Places, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of};
 
 const OVERFLOW_REASON: &str =
     "a peel dimension has more values than are kept apart; the others are one group, __overflow__";
+
+const SERVICE_OVERFLOW_REASON: &str =
+    "there are more series than are kept apart; spans of the service are counted under the service __overflow__";
+const NAME_OVERFLOW_REASON: &str =
+    "the service has more span names than are kept apart; the others are one, __overflow__";
 
 /// Sees everything that counts, in no order.
 pub(super) trait Sink {
@@ -40,7 +45,8 @@ struct Selected<'a> {
     service_is_known: bool,
     /// Of the series that were chosen last.
     targets: Vec<(u32, Target)>,
-    overflowed: bool,
+    /// What is counted under `OVERFLOW`, in sentences.
+    overflowed: BTreeSet<&'static str>,
 }
 
 impl Visitor for Selected<'_> {
@@ -52,12 +58,21 @@ impl Visitor for Selected<'_> {
 
     fn choose(&mut self, series: &SeriesList) -> Vec<u32> {
         self.targets = self.selection.targets(series, &mut self.groups);
+        // A service that has a series of its own is not among those that have none.
+        if self.targets.is_empty() && series.iter().any(|key| key.service == OVERFLOW && key.family.is_none()) {
+            let _said = self.overflowed.insert(SERVICE_OVERFLOW_REASON);
+        }
         self.targets.iter().map(|(number, _)| *number).collect()
     }
 
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, start: UnixNanos, latency: &SlotLatency) {
         let Some((_, target)) = self.targets.get(chosen) else { return };
-        self.overflowed |= matches!(&key.family, Some(Family::Peel { value, .. }) if value == OVERFLOW);
+        if matches!(&key.family, Some(Family::Peel { value, .. }) if value == OVERFLOW) {
+            let _said = self.overflowed.insert(OVERFLOW_REASON);
+        }
+        if key.span_name == OVERFLOW && self.selection.by == Some(Grouping::SpanName) {
+            let _said = self.overflowed.insert(NAME_OVERFLOW_REASON);
+        }
         self.sink.slot(*target, start, key.status == SpanStatus::Error, latency);
     }
 }
@@ -79,15 +94,15 @@ impl Contributions {
             groups: Groups::default(),
             service_is_known: false,
             targets: Vec::new(),
-            overflowed: false,
+            overflowed: BTreeSet::new(),
         };
         let mut walk = Walk { query, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None };
         walk.visit(snapshot, &mut selected)?;
         selected.heads(&snapshot.heads, range, &*query.conventions()?, &mut places);
-        if selected.overflowed {
-            coverage.missing(OVERFLOW_REASON.to_owned());
+        let Selected { groups, service_is_known, overflowed, .. } = selected;
+        for reason in overflowed {
+            coverage.missing(reason.to_owned());
         }
-        let Selected { groups, service_is_known, .. } = selected;
         Ok(Self { places, groups, service_is_known, coverage })
     }
 }
@@ -131,5 +146,55 @@ impl dyn Sink + '_ {
         for group in groups.iter().skip(1) {
             self.span(Target { whole: false, group: Some(*group) }, at, is_error, exemplar);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SpanKind;
+    use crate::query::SpansWanted;
+    use std::sync::Arc;
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn slot(&mut self, _: Target, _: UnixNanos, _: bool, _: &SlotLatency) {}
+        fn span(&mut self, _: Target, _: UnixNanos, _: bool, _: Exemplar) {}
+    }
+
+    fn key(service: &'static str, span_name: &'static str) -> SeriesKey<'static> {
+        SeriesKey {
+            namespace: "".into(),
+            service: service.into(),
+            span_name: span_name.into(),
+            kind: SpanKind::Server,
+            status: SpanStatus::Unset,
+            entry: true,
+            family: None,
+        }
+    }
+
+    /// What an answer about `cart` by name says when a partition has these series.
+    fn said(series: &[SeriesKey<'static>]) -> Vec<&'static str> {
+        let by = Some(Grouping::SpanName);
+        let selection = Selection { service: "cart".into(), namespace: None, spans: SpansWanted::Entries, by };
+        let (sink, groups, targets) = (&mut Nobody, Groups::default(), Vec::new());
+        let overflowed = BTreeSet::new();
+        let mut selected =
+            Selected { selection: &selection, sink, groups, service_is_known: true, targets, overflowed };
+        let list: SeriesList = series.iter().cloned().map(Arc::new).collect();
+        for (chosen, number) in selected.choose(&list).into_iter().enumerate() {
+            selected.slot(chosen, &series[number as usize], UnixNanos(0), &SlotLatency::default());
+        }
+        selected.overflowed.into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_counted_under_another_name_is_said() {
+        assert_eq!(said(&[key("cart", "GET /"), key("shop", "GET /")]), [""; 0]);
+        assert_eq!(said(&[key("cart", "GET /"), key("cart", OVERFLOW)]), [NAME_OVERFLOW_REASON]);
+        assert_eq!(said(&[key(OVERFLOW, OVERFLOW), key("shop", "GET /")]), [SERVICE_OVERFLOW_REASON]);
+        assert_eq!(said(&[key(OVERFLOW, OVERFLOW), key("cart", "GET /")]), [""; 0], "it has its own");
     }
 }
