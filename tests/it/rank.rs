@@ -163,7 +163,7 @@ fn check_path(answer: &Value, trace: &[Known]) {
 fn every_rank_is_that_of_an_exact_count_of_the_series_in_the_hour_around() {
     let server = TestServer::with(|config| {
         config.ingest.checkpoint_spans = 1_500;
-        config.ingest.partition_bytes_max = 150_000;
+        config.ingest.partition_bytes_max = 50_000;
     });
     let mut random = Random(7);
     let traces = fill(&server, &mut random);
@@ -181,7 +181,7 @@ fn every_rank_is_that_of_an_exact_count_of_the_series_in_the_hour_around() {
     }
     let partitions = server.json("/spandrel/v1/status")["partitions"].clone();
     let sealed = partitions.as_array().expect("a list").iter().filter(|partition| partition["sealed"] == true).count();
-    assert!(1 < sealed, "roll-ups took part: {partitions}");
+    assert!(1 < sealed, "roll-ups of several partitions took part: {partitions}");
 }
 
 /// A span of `POST /pay` that takes `millis`.
