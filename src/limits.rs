@@ -89,7 +89,7 @@ pub const OVERFLOW: &str = "__overflow__";
 /// Peel dimensions that may be set: each counts every entry span once more.
 pub const PEEL_DIMENSIONS_MAX: usize = 16;
 /// Values of one peel dimension that a service has families of, in each block; the others are one family, `OVERFLOW`.
-pub const PEEL_VALUES_MAX: usize = 256;
+pub const PEEL_VALUES_MAX: u32 = 256;
 /// Series of the service graph in one block, two for each edge and outcome; of the calls beyond them the server is `OVERFLOW`.
 pub const EDGES_MAX: usize = 4_096;
 /// Series by name of one service in the roll-ups of a partition; the others are counted under the name `OVERFLOW`.

@@ -113,13 +113,12 @@ impl Connection {
 /// What a series counts that other series count as well.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family<'a> {
-    /// Entry spans whose resource has this attribute. Name and kind of the series are empty and INTERNAL, its status is
-    /// ERROR or UNSET.
+    /// Entry spans whose resource has these attributes: all of them when it has one, so that dimensions that say the same
+    /// (host and pod, or all that have one value) are counted once. Name and kind of the series are empty and INTERNAL, its
+    /// status is ERROR or UNSET.
     Peel {
-        /// Key of the resource attribute.
-        dimension: Cow<'a, str>,
-        /// Its value.
-        value: Cow<'a, str>,
+        /// Keys and values.
+        attributes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     },
     /// Calls from this client to the service of the series: with kind SERVER as the server saw them, with kind CLIENT as the
     /// client did. The name is empty, the status is ERROR when either failed, else UNSET.
@@ -138,7 +137,10 @@ impl Family<'_> {
     pub fn into_owned(self) -> Family<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         match self {
-            Self::Peel { dimension, value } => Family::Peel { dimension: owned(dimension), value: owned(value) },
+            Self::Peel { attributes } => {
+                let attributes = attributes.into_iter().map(|(key, value)| (owned(key), owned(value)));
+                Family::Peel { attributes: attributes.collect() }
+            }
             Self::Edge { namespace, client, connection } => {
                 Family::Edge { namespace: owned(namespace), client: owned(client), connection }
             }
@@ -177,19 +179,6 @@ impl<'a> SeriesKey<'a> {
             status: SpanStatus::from(span.status_code),
             entry: conventions.is_service_entry(batch, span),
             family: None,
-        }
-    }
-
-    /// The family of the entry spans of this series' service that ran where these say.
-    pub fn peeled(&self, dimension: Cow<'a, str>, value: Cow<'a, str>) -> Self {
-        Self {
-            namespace: self.namespace.clone(),
-            service: self.service.clone(),
-            span_name: Cow::Borrowed(""),
-            kind: SpanKind::Internal,
-            status: if self.status == SpanStatus::Error { SpanStatus::Error } else { SpanStatus::Unset },
-            entry: true,
-            family: Some(Family::Peel { dimension, value }),
         }
     }
 

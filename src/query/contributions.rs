@@ -1,5 +1,6 @@
 //! Everything that counts toward one question about a service: slots, and rows of the heads, each given to a `Sink` once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::block::ServiceCount;
@@ -8,7 +9,7 @@ use crate::limits::OVERFLOW;
 use crate::model::{Conventions, Family, SeriesKey, SpanStatus, TimeRange, UnixNanos};
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
-use super::selection::{Grouping, Groups, Selection, Target};
+use super::selection::{Grouping, Groups, Selection, Taken, Target};
 use super::walk::{Places, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of};
 
@@ -23,9 +24,9 @@ const NAME_OVERFLOW_REASON: &str =
 /// Sees everything that counts, in no order.
 pub(super) trait Sink {
     /// A slot of one series; its exemplars' blocks are numbered as `Places` numbers them.
-    fn slot(&mut self, target: Target, start: UnixNanos, is_error: bool, latency: &SlotLatency);
+    fn slot(&mut self, target: Target<'_>, start: UnixNanos, is_error: bool, latency: &SlotLatency);
     /// A span of the heads.
-    fn span(&mut self, target: Target, at: UnixNanos, is_error: bool, exemplar: Exemplar);
+    fn span(&mut self, target: Target<'_>, at: UnixNanos, is_error: bool, exemplar: Exemplar);
 }
 
 /// What was found for one question.
@@ -44,7 +45,7 @@ struct Selected<'a> {
     groups: Groups,
     service_is_known: bool,
     /// Of the series that were chosen last.
-    targets: Vec<(u32, Target)>,
+    taken: Vec<Taken>,
     /// What is counted under `OVERFLOW`, in sentences.
     overflowed: BTreeSet<&'static str>,
 }
@@ -57,23 +58,24 @@ impl Visitor for Selected<'_> {
     }
 
     fn choose(&mut self, series: &SeriesList) -> Vec<u32> {
-        self.targets = self.selection.targets(series, &mut self.groups);
+        self.taken = self.selection.taken(series, &mut self.groups);
         // A service that has a series of its own is not among those that have none.
-        if self.targets.is_empty() && series.iter().any(|key| key.service == OVERFLOW && key.family.is_none()) {
+        if self.taken.is_empty() && series.iter().any(|key| key.service == OVERFLOW && key.family.is_none()) {
             let _said = self.overflowed.insert(SERVICE_OVERFLOW_REASON);
         }
-        self.targets.iter().map(|(number, _)| *number).collect()
+        self.taken.iter().map(|taken| taken.number).collect()
     }
 
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, start: UnixNanos, latency: &SlotLatency) {
-        let Some((_, target)) = self.targets.get(chosen) else { return };
-        if matches!(&key.family, Some(Family::Peel { value, .. }) if value == OVERFLOW) {
+        let Some(taken) = self.taken.get(chosen) else { return };
+        let is_over = |(_, value): &(Cow<'_, str>, Cow<'_, str>)| value == OVERFLOW;
+        if matches!(&key.family, Some(Family::Peel { attributes }) if attributes.iter().any(is_over)) {
             let _said = self.overflowed.insert(OVERFLOW_REASON);
         }
         if key.span_name == OVERFLOW && self.selection.by == Some(Grouping::SpanName) {
             let _said = self.overflowed.insert(NAME_OVERFLOW_REASON);
         }
-        self.sink.slot(*target, start, key.status == SpanStatus::Error, latency);
+        self.sink.slot(taken.target(), start, key.status == SpanStatus::Error, latency);
     }
 }
 
@@ -93,7 +95,7 @@ impl Contributions {
             sink,
             groups: Groups::default(),
             service_is_known: false,
-            targets: Vec::new(),
+            taken: Vec::new(),
             overflowed: BTreeSet::new(),
         };
         let mut walk = Walk { query, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None };
@@ -127,24 +129,16 @@ impl Selected<'_> {
                     continue;
                 }
                 let exemplar = Exemplar { latency, block, row };
-                let compute = |groups: &mut Groups| self.selection.groups_of(batch, span, conventions, groups);
+                let mut compute = || self.selection.groups_of(batch, span, conventions, &mut self.groups);
+                let computed;
                 let groups = if self.selection.is_grouped_by_resource() {
-                    groups_of.entry(span.scope).or_insert_with(|| compute(&mut self.groups)).clone()
+                    &*groups_of.entry(span.scope).or_insert_with(compute)
                 } else {
-                    compute(&mut self.groups)
+                    computed = compute();
+                    &computed
                 };
-                self.sink.in_groups(&groups, at, span.is_error(), exemplar);
+                self.sink.span(Target { whole: true, groups }, at, span.is_error(), exemplar);
             }
-        }
-    }
-}
-
-impl dyn Sink + '_ {
-    /// A span that is a part of the whole and of these groups.
-    fn in_groups(&mut self, groups: &[u32], at: UnixNanos, is_error: bool, exemplar: Exemplar) {
-        self.span(Target { whole: true, group: groups.first().copied() }, at, is_error, exemplar);
-        for group in groups.iter().skip(1) {
-            self.span(Target { whole: false, group: Some(*group) }, at, is_error, exemplar);
         }
     }
 }
@@ -159,8 +153,8 @@ mod tests {
     struct Nobody;
 
     impl Sink for Nobody {
-        fn slot(&mut self, _: Target, _: UnixNanos, _: bool, _: &SlotLatency) {}
-        fn span(&mut self, _: Target, _: UnixNanos, _: bool, _: Exemplar) {}
+        fn slot(&mut self, _: Target<'_>, _: UnixNanos, _: bool, _: &SlotLatency) {}
+        fn span(&mut self, _: Target<'_>, _: UnixNanos, _: bool, _: Exemplar) {}
     }
 
     fn key(service: &'static str, span_name: &'static str) -> SeriesKey<'static> {
@@ -179,10 +173,9 @@ mod tests {
     fn said(series: &[SeriesKey<'static>]) -> Vec<&'static str> {
         let by = Some(Grouping::SpanName);
         let selection = Selection { service: "cart".into(), namespace: None, spans: SpansWanted::Entries, by };
-        let (sink, groups, targets) = (&mut Nobody, Groups::default(), Vec::new());
+        let (sink, groups, taken) = (&mut Nobody, Groups::default(), Vec::new());
         let overflowed = BTreeSet::new();
-        let mut selected =
-            Selected { selection: &selection, sink, groups, service_is_known: true, targets, overflowed };
+        let mut selected = Selected { selection: &selection, sink, groups, service_is_known: true, taken, overflowed };
         let list: SeriesList = series.iter().cloned().map(Arc::new).collect();
         for (chosen, number) in selected.choose(&list).into_iter().enumerate() {
             selected.slot(chosen, &series[number as usize], UnixNanos(0), &SlotLatency::default());

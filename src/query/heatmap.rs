@@ -112,7 +112,7 @@ impl Matrix {
 }
 
 impl Sink for Matrix {
-    fn slot(&mut self, target: Target, start: UnixNanos, _is_error: bool, latency: &SlotLatency) {
+    fn slot(&mut self, target: Target<'_>, start: UnixNanos, _is_error: bool, latency: &SlotLatency) {
         if !target.whole {
             return;
         }
@@ -126,7 +126,7 @@ impl Sink for Matrix {
         }
     }
 
-    fn span(&mut self, target: Target, at: UnixNanos, _is_error: bool, exemplar: Exemplar) {
+    fn span(&mut self, target: Target<'_>, at: UnixNanos, _is_error: bool, exemplar: Exemplar) {
         if let Some(cell) = self.cell(at, exemplar.bucket()).filter(|_| target.whole) {
             cell.count += 1;
             self.add_exemplar(at, exemplar);

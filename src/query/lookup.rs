@@ -11,7 +11,7 @@ use crate::store::StoreError;
 
 use super::exemplars::place_of_scope;
 use super::rows;
-use super::selection::{GroupLabel, Groups, Selection, Target};
+use super::selection::{GroupLabel, Groups, Selection, Taken};
 use super::traceql::RowScan;
 use super::walk::{Opened, Places, clipped, rollup_windows};
 use super::{Coverage, Query};
@@ -130,14 +130,13 @@ impl Lookup<'_> {
     /// Numbers of the series that hold the spans meant, and perhaps others; ascending.
     fn series_of(&self, keys: &crate::store::SeriesList) -> Vec<u32> {
         let groups = RefCell::new(Groups::default());
-        let targets = self.selection.targets(keys, &mut groups.borrow_mut());
-        let labels = groups.into_inner().labels;
-        let of_group = |group: Option<u32>| group.and_then(|number| labels.get(number as usize));
-        let meant = targets.into_iter().filter(|(_, target)| match self.group {
-            Some(wanted) => of_group(target.group) == Some(wanted),
-            None => target.whole,
+        let taken = self.selection.taken(keys, &mut groups.borrow_mut());
+        let groups = groups.into_inner();
+        let meant = taken.into_iter().filter(|taken| match self.group {
+            Some(wanted) => groups.has(wanted, taken),
+            None => taken.target().whole,
         });
-        meant.map(|(number, _)| number).collect()
+        meant.map(|taken| taken.number).collect()
     }
 
     /// Searches the columns of the blocks that counted something in these slots, the newest first.
@@ -196,21 +195,19 @@ impl Lookup<'_> {
     ) -> Result<(), StoreError> {
         let Some(block) = opened.open.block(block_no) else { return Ok(()) };
         let mut groups = Groups::default();
-        let targets = self.selection.targets(&opened.open.series(block_no)?, &mut groups);
+        let taken = self.selection.taken(&opened.open.series(block_no)?, &mut groups);
         let horizon = block.summary().horizon;
         // The top bucket takes everything longer as well.
         let high = if bucket == Bucket::TOP { DurationNanos(u64::MAX) } else { bucket.high() };
         let by_place = self.only_without.is_some() || self.group.is_some() && self.selection.is_grouped_by_resource();
         let rows_max = if by_place { ROWS_LOOKED_AT_MAX } else { wanted - found.len().min(wanted) };
-        let is_meant = |target: &Target| {
-            let of_group = || target.group.and_then(|number| groups.labels.get(number as usize)) == self.group;
-            target.whole && (by_place || self.group.is_none() || of_group())
+        let is_meant = |taken: &Taken| {
+            taken.target().whole && (by_place || self.group.is_none_or(|group| groups.has(group, taken)))
         };
         let mut rows: Vec<(u32, DurationNanos)> = Vec::new();
         opened.open.scan_latency(block_no, &(bucket.low()..=high), &mut |row, number, start: UnixNanos, latency| {
-            let target = targets.binary_search_by_key(&number, |(known, _)| *known).ok().and_then(|at| targets.get(at));
-            let taken = target.is_some_and(|(_, target)| is_meant(target));
-            if taken && self.range.contains(counting_instant(start, horizon)) {
+            let found = taken.binary_search_by_key(&number, |taken| taken.number).ok().and_then(|at| taken.get(at));
+            if found.is_some_and(is_meant) && self.range.contains(counting_instant(start, horizon)) {
                 rows.push((row, latency));
             }
             if rows.len() < rows_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -146,21 +146,25 @@ impl Window {
 }
 
 impl Sink for Window {
-    fn slot(&mut self, target: Target, _start: UnixNanos, is_error: bool, latency: &SlotLatency) {
+    fn slot(&mut self, target: Target<'_>, _start: UnixNanos, is_error: bool, latency: &SlotLatency) {
         if target.whole {
             self.whole.add(latency, is_error);
         }
-        if let Some(group) = target.group.and_then(|number| self.group(number)) {
-            group.add(latency, is_error);
+        for number in target.groups {
+            if let Some(group) = self.group(*number) {
+                group.add(latency, is_error);
+            }
         }
     }
 
-    fn span(&mut self, target: Target, _at: UnixNanos, is_error: bool, exemplar: Exemplar) {
+    fn span(&mut self, target: Target<'_>, _at: UnixNanos, is_error: bool, exemplar: Exemplar) {
         if target.whole {
             self.whole.record(exemplar, is_error);
         }
-        if let Some(group) = target.group.and_then(|number| self.group(number)) {
-            group.record(exemplar, is_error);
+        for number in target.groups {
+            if let Some(group) = self.group(*number) {
+                group.record(exemplar, is_error);
+            }
         }
     }
 }

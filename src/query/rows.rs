@@ -86,7 +86,7 @@ impl Contributions {
 fn give(sink: &mut dyn Sink, block: u32, span: &FoundSpan, grouped: bool) {
     let group = grouped.then(|| span.group.map_or(0, |group| group.0.saturating_add(1)));
     let exemplar = Exemplar { latency: span.latency, block, row: span.row };
-    sink.span(Target { whole: true, group }, span.at, span.is_error, exemplar);
+    sink.span(Target { whole: true, groups: group.as_slice() }, span.at, span.is_error, exemplar);
 }
 
 /// Every partition that may hold such spans.

@@ -74,11 +74,26 @@ impl SpansWanted {
 
 /// Where a series or span counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct Target<'a> {
     /// Whether it is a part of the whole: families repeat what other series count.
     pub(super) whole: bool,
-    /// Number of its group.
-    pub(super) group: Option<u32>,
+    /// Numbers of its groups.
+    pub(super) groups: &'a [u32],
+}
+
+/// A series that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// In its list.
+    pub(super) number: u32,
+    whole: bool,
+    groups: Vec<u32>,
+}
+
+impl Taken {
+    pub(super) fn target(&self) -> Target<'_> {
+        Target { whole: self.whole, groups: &self.groups }
+    }
 }
 
 /// Groups as they come.
@@ -89,6 +104,11 @@ pub(super) struct Groups {
 }
 
 impl Groups {
+    /// Whether a series is in the group of this label.
+    pub(super) fn has(&self, label: &GroupLabel, taken: &Taken) -> bool {
+        taken.groups.iter().any(|number| self.labels.get(*number as usize) == Some(label))
+    }
+
     fn number(&mut self, key: &str, value: &str) -> u32 {
         let label = (key.to_owned(), Some(value.to_owned()));
         let next = u32::try_from(self.labels.len()).unwrap_or(u32::MAX);
@@ -126,26 +146,29 @@ impl Selection {
     }
 
     /// Where a series counts; `None` when it does not.
-    pub(super) fn target(&self, key: &SeriesKey<'_>, groups: &mut Groups) -> Option<Target> {
+    fn take(&self, number: u32, key: &SeriesKey<'_>, groups: &mut Groups) -> Option<Taken> {
         if !self.spans.takes(key) || !self.names(&key.namespace, &key.service) {
             return None;
         }
-        match (&key.family, &self.by) {
-            (None, by) => {
-                let group = by.as_ref().and_then(|by| by.of_series(key)).map(|(key, value)| groups.number(key, &value));
-                Some(Target { whole: true, group })
+        let by = self.by.as_ref();
+        let groups: Vec<u32> = match &key.family {
+            None => {
+                by.and_then(|by| by.of_series(key)).map(|(key, value)| groups.number(key, &value)).into_iter().collect()
             }
-            (Some(Family::Peel { dimension, value }), Some(by)) if by.takes_dimension(dimension) => {
-                Some(Target { whole: false, group: Some(groups.number(dimension, value)) })
+            Some(Family::Peel { attributes }) => {
+                let wanted =
+                    attributes.iter().filter(|(dimension, _)| by.is_some_and(|by| by.takes_dimension(dimension)));
+                wanted.map(|(dimension, value)| groups.number(dimension, value)).collect()
             }
-            (Some(_), _) => None,
-        }
+            Some(Family::Edge { .. }) => Vec::new(),
+        };
+        let whole = key.family.is_none();
+        (whole || !groups.is_empty()).then_some(Taken { number, whole, groups })
     }
 
-    /// Each series of a list that counts, with its number, ascending.
-    pub(super) fn targets(&self, series: &SeriesList, groups: &mut Groups) -> Vec<(u32, Target)> {
-        let counted = |(number, key): (u32, &_)| Some((number, self.target(key, groups)?));
-        (0..).zip(series.iter().map(|key| &**key)).filter_map(counted).collect()
+    /// Each series of a list that counts, ascending.
+    pub(super) fn taken(&self, series: &SeriesList, groups: &mut Groups) -> Vec<Taken> {
+        (0..).zip(series.iter()).filter_map(|(number, key)| self.take(number, key, groups)).collect()
     }
 
     /// The groups of an entry span.

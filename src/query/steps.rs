@@ -63,13 +63,13 @@ impl Steps {
 }
 
 impl Sink for Steps {
-    fn slot(&mut self, target: Target, start: UnixNanos, is_error: bool, latency: &SlotLatency) {
+    fn slot(&mut self, target: Target<'_>, start: UnixNanos, is_error: bool, latency: &SlotLatency) {
         if let Some(tally) = self.at(start).filter(|_| target.whole) {
             tally.add(latency, is_error);
         }
     }
 
-    fn span(&mut self, target: Target, at: UnixNanos, is_error: bool, exemplar: Exemplar) {
+    fn span(&mut self, target: Target<'_>, at: UnixNanos, is_error: bool, exemplar: Exemplar) {
         if let Some(tally) = self.at(at).filter(|_| target.whole) {
             tally.record(exemplar, is_error);
         }

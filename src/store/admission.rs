@@ -19,7 +19,11 @@ pub(super) struct Admission {
 fn overflow_forms(key: &SeriesKey<'static>) -> [SeriesKey<'static>; 2] {
     let mut nameless = key.clone();
     match &mut nameless.family {
-        Some(Family::Peel { value, .. }) => *value = Cow::Borrowed(OVERFLOW),
+        Some(Family::Peel { attributes }) => {
+            for (_, value) in attributes {
+                *value = Cow::Borrowed(OVERFLOW);
+            }
+        }
         Some(Family::Edge { namespace, client, .. }) => {
             (*namespace, *client) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
         }

@@ -30,6 +30,7 @@ mod open;
 mod pack;
 mod pages;
 mod partition;
+mod peel;
 mod pinning;
 mod pins;
 mod rebuild;

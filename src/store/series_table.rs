@@ -69,8 +69,8 @@ impl State {
     }
 }
 
-/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel:
-/// dimension, value; 2 edge: connection:1, namespace and name of the client).
+/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel: number of
+/// attributes:1, keys and values; 2 edge: connection:1, namespace and name of the client).
 pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'static>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for key in series {
@@ -78,9 +78,11 @@ pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'
         bytes.extend_from_slice(&[key.kind as u8, key.status as u8, u8::from(key.entry)]);
         match &key.family {
             None => bytes.push(0),
-            Some(Family::Peel { dimension, value }) => {
-                bytes.push(1);
-                put_texts(&mut bytes, &[dimension, value]);
+            Some(Family::Peel { attributes }) => {
+                bytes.extend_from_slice(&[1, u8::try_from(attributes.len()).unwrap_or(u8::MAX)]);
+                for (dimension, value) in attributes.iter().take(usize::from(u8::MAX)) {
+                    put_texts(&mut bytes, &[dimension, value]);
+                }
             }
             Some(Family::Edge { namespace, client, connection }) => {
                 bytes.extend_from_slice(&[2, *connection as u8]);
@@ -109,7 +111,12 @@ pub(super) fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>>
         let (kind, status) = (SpanKind::from(i32::from(*kind)), SpanStatus::from(i32::from(*status)));
         let family = match family {
             0 => None,
-            1 => Some(Family::Peel { dimension: take_text(&mut bytes)?.into(), value: take_text(&mut bytes)?.into() }),
+            1 => {
+                let (n, rest) = bytes.split_first()?;
+                bytes = rest;
+                let mut attribute = || Some((take_text(&mut bytes)?.into(), take_text(&mut bytes)?.into()));
+                Some(Family::Peel { attributes: (0..*n).map(|_| attribute()).collect::<Option<_>>()? })
+            }
             2 => {
                 let (code, rest) = bytes.split_first()?;
                 bytes = rest;

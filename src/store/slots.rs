@@ -1,23 +1,24 @@
 //! The latency of a block: slots and exemplars of its rows, by series, and again by where they ran.
 //!
 //! The series of the block come first, under the numbers that its column has; behind them stand the *families*
-//! (`model::Family`): the entry spans of a service for each value of a peel dimension, and the calls of each edge of the
-//! service graph (`edges`). So a question that groups by a dimension reads histograms, as one without groups does.
+//! (`model::Family`): the entry spans of a service for each value of a peel dimension (`peel`), and the calls of each edge of
+//! the service graph (`edges`). So a question that groups by a dimension reads histograms, as one without groups does.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::block::{Encoded, RowRef, span_at};
 use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, counting_instant};
-use crate::limits::{EDGES_MAX, OVERFLOW, PEEL_VALUES_MAX};
-use crate::model::{Conventions, DurationNanos, Rows, SeriesKey, SpanBatch, SpanKind, UnixNanos};
+use crate::limits::{EDGES_MAX, OVERFLOW};
+use crate::model::{Conventions, DurationNanos, SeriesKey, SpanKind, SpanStatus, UnixNanos};
 use crate::telemetry::Counters;
 
 use super::HeadPart;
 use super::edges::{self, Call, Waiting};
+use super::peel::Spots;
 use super::series_table::encode_series;
 
 /// Two sections of a block.
@@ -54,111 +55,75 @@ pub(super) fn block_latency(
     waiting: &mut Waiting,
 ) -> Result<BlockLatency, TableTooLarge> {
     let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
-    let mut families = Families::new(&counting.conventions);
-    for ((row_no, row), series) in (0..).zip(rows).zip(&encoded.row_series) {
-        let Some((batch, span)) = span_at(&part.batches, *row) else { continue };
-        let Some(latency) = span.latency() else { continue };
-        let at = counting_instant(span.start_time_unix_nano, part.horizon);
-        let key = encoded.series.get(*series as usize);
-        let resource = (row.batch, batch.scope(span).resource, span.is_error());
-        let place = families.place(resource, batch, batch.resource(span).attributes, key);
-        builder.record(*series, at, latency, row_no, place.hash);
-        if key.is_some_and(|key| key.entry) {
-            let recorded = place.families.iter().map(|family| (*family, at, latency, row_no, place.hash));
-            families.recorded.extend(recorded);
-            families.overflowed += u64::from(place.is_overflowing);
+    let mut spots = Spots::new(&counting.conventions);
+    let mut entries: Vec<(Outcome, Counted)> = Vec::new();
+    let mut overflowed = 0;
+    for ((row, row_ref), series) in (0..).zip(rows).zip(&encoded.row_series) {
+        let Some((batch, span)) = span_at(&part.batches, *row_ref) else { continue };
+        let (Some(latency), Some(key)) = (span.latency(), encoded.series.get(*series as usize)) else { continue };
+        let resource = (row_ref.batch, batch.scope(span).resource);
+        let spot = spots.spot(resource, batch, batch.resource(span).attributes, key);
+        let outcome = Outcome { spot: spot.number, is_error: span.is_error() };
+        let counted = Counted { row, at: counting_instant(span.start_time_unix_nano, part.horizon), latency };
+        builder.record(*series, counted.at, latency, row, outcome.diversity());
+        if key.entry {
+            entries.push((outcome, counted));
+            overflowed += u64::from(spot.is_over);
         }
     }
+    counting.counters.series_overflow_spans.add(overflowed);
+    let mut families = Families::default();
+    families.add_entries(&spots, &entries);
     edges::calls(part, rows, waiting, &mut |call| families.add_call(&call));
-    counting.counters.series_overflow_spans.add(families.overflowed);
-    let keys = families.record_behind(encoded.series.len(), &mut builder);
+    let keys = families.record_behind(encoded.series.len(), &entries, &mut builder);
+    drop(entries);
     Ok(BlockLatency { slots: builder.finish()?, families: encode_series(&keys) })
 }
 
-/// What spans of one resource and outcome have in common.
-#[derive(Clone, Debug)]
-struct SpanPlace {
-    /// Equal for resources that agree in every peel dimension, and in the outcome.
-    hash: u64,
-    /// Numbers of the families, as they came.
-    families: Vec<u32>,
-    /// Whether one of them is for values over the cap.
-    is_overflowing: bool,
+/// What entry spans that count in the same families have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Outcome {
+    spot: u32,
+    is_error: bool,
+}
+
+impl Outcome {
+    fn diversity(self) -> u64 {
+        (u64::from(self.spot) << 1) | u64::from(self.is_error)
+    }
+}
+
+/// A span as a slot counts it.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    row: u32,
+    at: UnixNanos,
+    latency: DurationNanos,
 }
 
 /// Families while rows are counted, numbered as they come.
-struct Families<'a> {
-    conventions: &'a Conventions,
+#[derive(Default)]
+struct Families {
     numbers: HashMap<SeriesKey<'static>, u32>,
-    /// How many values a dimension of a service has.
-    values: HashMap<SeriesKey<'static>, usize>,
-    places: HashMap<(u32, u32, bool), SpanPlace>,
-    recorded: Vec<(u32, UnixNanos, DurationNanos, u32, u64)>,
-    /// The same without a row of this block.
+    of_outcome: HashMap<Outcome, Vec<u32>>,
+    calls: Vec<(u32, Counted)>,
+    /// Calls without a row of this block.
     elsewhere: Vec<(u32, UnixNanos, DurationNanos)>,
     edges: usize,
-    /// Families for values over the cap.
-    overflow: HashSet<u32>,
-    /// Spans counted in them.
-    overflowed: u64,
 }
 
-impl<'a> Families<'a> {
-    fn new(conventions: &'a Conventions) -> Self {
-        Self {
-            conventions,
-            numbers: HashMap::new(),
-            values: HashMap::new(),
-            places: HashMap::new(),
-            recorded: Vec::new(),
-            elsewhere: Vec::new(),
-            edges: 0,
-            overflow: HashSet::new(),
-            overflowed: 0,
-        }
-    }
-
-    /// The place of a span of `resource` (its batch, its row there, and whether the span failed).
-    fn place(
-        &mut self,
-        resource: (u32, u32, bool),
-        batch: &SpanBatch,
-        attributes: Rows,
-        key: Option<&SeriesKey<'static>>,
-    ) -> SpanPlace {
-        if let Some(known) = self.places.get(&resource) {
-            return known.clone();
-        }
-        let mut described = Vec::new();
-        let mut families = Vec::new();
-        for (dimension, value) in self.conventions.peel_values(batch, attributes) {
-            described.extend_from_slice(dimension.as_bytes());
-            described.push(0);
-            described.extend_from_slice(value.as_bytes());
-            described.push(0);
-            families.extend(key.map(|key| self.number(key, dimension, &value)));
-        }
-        let hash = xxhash_rust::xxh3::xxh3_64(&described) ^ u64::from(resource.2);
-        let is_overflowing = families.iter().any(|family| self.overflow.contains(family));
-        let place = SpanPlace { hash, families, is_overflowing };
-        let _new = self.places.insert(resource, place.clone());
-        place
-    }
-
-    fn number(&mut self, key: &SeriesKey<'static>, dimension: &str, value: &str) -> u32 {
-        let family = |value: &str| key.peeled(Cow::Owned(dimension.to_owned()), Cow::Owned(value.to_owned()));
-        let wanted = family(value);
-        if !self.numbers.contains_key(&wanted) {
-            let all_values = self.values.entry(family("")).or_default();
-            if *all_values < PEEL_VALUES_MAX {
-                *all_values += 1;
-            } else {
-                let number = self.number_of(family(OVERFLOW));
-                let _known = self.overflow.insert(number);
-                return number;
+impl Families {
+    fn add_entries(&mut self, spots: &Spots<'_>, entries: &[(Outcome, Counted)]) {
+        let by_spot = spots.families();
+        for (outcome, _) in entries {
+            if self.of_outcome.contains_key(outcome) {
+                continue;
             }
+            let status = if outcome.is_error { SpanStatus::Error } else { SpanStatus::Unset };
+            let families = by_spot.get(&outcome.spot).map(Vec::as_slice).unwrap_or_default();
+            let numbers = families.iter().map(|key| self.number_of(SeriesKey { status, ..key.clone() })).collect();
+            let _new = self.of_outcome.insert(*outcome, numbers);
         }
-        self.number_of(wanted)
     }
 
     fn number_of(&mut self, key: SeriesKey<'static>) -> u32 {
@@ -179,14 +144,19 @@ impl<'a> Families<'a> {
             }
             let number = self.number_of(key);
             match side.row {
-                Some(row) => self.recorded.push((number, call.at, side.latency, row, 0)),
+                Some(row) => self.calls.push((number, Counted { row, at: call.at, latency: side.latency })),
                 None => self.elsewhere.push((number, call.at, side.latency)),
             }
         }
     }
 
     /// Records what was counted under the numbers behind the first `n_series`, and gives the keys in that order.
-    fn record_behind(self, n_series: usize, builder: &mut SlotTableBuilder) -> Vec<SeriesKey<'static>> {
+    fn record_behind(
+        self,
+        n_series: usize,
+        entries: &[(Outcome, Counted)],
+        builder: &mut SlotTableBuilder,
+    ) -> Vec<SeriesKey<'static>> {
         let sorted: BTreeMap<SeriesKey<'static>, u32> = self.numbers.into_iter().collect();
         let mut renumbered = vec![u32::MAX; sorted.len()];
         for (number, as_it_came) in (n_series..).zip(sorted.values()) {
@@ -194,44 +164,23 @@ impl<'a> Families<'a> {
                 *place = u32::try_from(number).unwrap_or(u32::MAX);
             }
         }
-        for (family, at, latency, row, place) in self.recorded {
-            let Some(number) = renumbered.get(family as usize) else { continue };
-            builder.record(*number, at, latency, row, place);
+        let number = |as_it_came: u32| renumbered.get(as_it_came as usize).copied();
+        for (outcome, counted) in entries {
+            let families = self.of_outcome.get(outcome).into_iter().flatten();
+            for family in families.filter_map(|family| number(*family)) {
+                builder.record(family, counted.at, counted.latency, counted.row, outcome.diversity());
+            }
+        }
+        for (family, counted) in self.calls {
+            let Some(family) = number(family) else { continue };
+            builder.record(family, counted.at, counted.latency, counted.row, 0);
         }
         for (family, at, latency) in self.elsewhere {
-            let Some(number) = renumbered.get(family as usize) else { continue };
+            let Some(family) = number(family) else { continue };
             let mut slot = SlotLatency::default();
             slot.histogram.record(latency);
-            builder.add(*number, Resolution::TenSeconds.slot_of(at), &slot);
+            builder.add(family, Resolution::TenSeconds.slot_of(at), &slot);
         }
         sorted.into_keys().collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::SpanStatus;
-
-    #[test]
-    fn values_of_a_dimension_over_the_cap_share_one_family_and_are_no_one_elses_trouble() {
-        let conventions = Conventions::default();
-        let mut families = Families::new(&conventions);
-        let key = |service: &'static str| SeriesKey {
-            namespace: Cow::Borrowed(""),
-            service: Cow::Borrowed(service),
-            span_name: Cow::Borrowed("work"),
-            kind: SpanKind::Server,
-            status: SpanStatus::Unset,
-            entry: true,
-            family: None,
-        };
-        let mut number = |service, host: usize| families.number(&key(service), "host.name", &format!("host-{host}"));
-        let first: Vec<u32> = (0..PEEL_VALUES_MAX).map(|host| number("many", host)).collect();
-        let over: Vec<u32> = (PEEL_VALUES_MAX..PEEL_VALUES_MAX + 50).map(|host| number("many", host)).collect();
-        assert!(over.iter().all(|family| *family == over[0] && !first.contains(family)));
-        assert_eq!(number("many", 3), first[3], "known ones stay apart");
-        assert!(!first.contains(&number("few", 1)) && number("few", 1) != over[0]);
-        assert_eq!(families.overflow.len(), 1);
     }
 }
