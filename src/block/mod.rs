@@ -30,6 +30,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use codec::{packed, unpacked};
 pub use encode::{Encoded, encode};
 pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};

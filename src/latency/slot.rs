@@ -32,6 +32,17 @@ impl Resolution {
     /// Finest first.
     pub const ALL: [Self; 5] = [Self::TenSeconds, Self::Minute, Self::TenMinutes, Self::Hour, Self::Day];
 
+    /// The next finer one; `None` for the finest.
+    pub fn finer(self) -> Option<Self> {
+        Self::ALL.into_iter().rev().find(|finer| *finer < self)
+    }
+
+    /// The slots of `finer` that lie in these of this resolution.
+    pub fn refine(self, slots: &std::ops::Range<Slot>, finer: Self) -> std::ops::Range<Slot> {
+        let n = self.secs() / finer.secs();
+        Slot(slots.start.0.saturating_mul(n))..Slot(slots.end.0.saturating_mul(n))
+    }
+
     /// Seconds of one slot.
     pub const fn secs(self) -> u64 {
         match self {

@@ -157,6 +157,11 @@ impl Query {
             };
             edges.call(&call, range, place);
         });
+        for [server, client] in edges.tallies.values_mut() {
+            if server.count() == 0 {
+                server.add_tally(client);
+            }
+        }
         let slowest = |[server, _]: &[Tally; 2]| -> Vec<Exemplar> {
             server.candidates(|_| true).into_iter().take(question.exemplars_max).collect()
         };

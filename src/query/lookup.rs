@@ -112,10 +112,9 @@ impl Lookup<'_> {
         let mut open: Vec<(Resolution, Range<Slot>)> = runs;
         while let Some((resolution, slots)) = open.pop() {
             let hits = slots_with(opened, bucket, resolution, &slots, &taken)?;
-            let finer = Resolution::ALL.into_iter().rev().find(|finer| *finer < resolution);
             for slot in hits {
                 let span = TimeRange { start: resolution.start_of(slot), end: resolution.start_of(Slot(slot.0 + 1)) };
-                match finer {
+                match resolution.finer() {
                     Some(finer) => open.push((finer, finer.slot_of(span.start)..finer.slot_of(span.end))),
                     None => self.in_blocks(opened, bucket, &ten_seconds(span), wanted, found, &mut looked_at)?,
                 }

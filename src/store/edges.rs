@@ -38,7 +38,7 @@ pub struct Call {
     pub at: UnixNanos,
     /// As the client saw it; `None` when it sends no spans.
     pub client: Option<Side>,
-    /// As the server saw it, or the client where the server sends no spans.
+    /// As the server saw it; `None` when it sends no spans.
     pub server: Option<Side>,
 }
 
@@ -233,7 +233,7 @@ fn without_server(client: &Half, server: &str, connection: Connection) -> Call {
         key: edge((&client.namespace, &client.service), ("", server), connection, client.is_error),
         at: client.at,
         client: Some(client.side()),
-        server: Some(client.side()),
+        server: None,
     }
 }
 

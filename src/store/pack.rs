@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,12 +168,11 @@ impl Pack {
         self.entry(place).map_or(0, |entry| entry.bytes)
     }
 
-    /// Numbers of all things of a kind, ascending.
-    pub(super) fn ids(&self, kind: Kind) -> Vec<u64> {
-        let of_kind = self.directory.iter().map(|entry| entry.place).filter(|place| place.kind == kind);
-        let mut ids: Vec<u64> = of_kind.map(|place| place.id).collect();
-        ids.dedup();
-        ids
+    /// Numbers of the things of a kind, ascending; of one as often as it has sections.
+    pub(super) fn ids(&self, kind: Kind, ids: RangeInclusive<u64>) -> impl Iterator<Item = u64> {
+        let from = self.directory.partition_point(|entry| (entry.place.kind, entry.place.id) < (kind, *ids.start()));
+        let behind = self.directory.get(from..).unwrap_or_default().iter().map(|entry| entry.place);
+        behind.take_while(move |place| place.kind == kind && place.id <= *ids.end()).map(|place| place.id)
     }
 
     /// Cost: one call of the system.

@@ -13,8 +13,8 @@ use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 use super::admission::position;
 use super::copying::hash_file;
 use super::pack::{self, PackWriter};
-use super::pages::{Kind, Pages, Place};
-use super::{Manifest, OpenPartition, Partition, RollupWindow, Store, StoreError, files, trace_index};
+use super::pages::{Kind, Place};
+use super::{Manifest, OpenPartition, Partition, Store, StoreError, files, trace_index};
 
 /// Count and exact sum of the latencies in one slot of one series.
 pub(super) type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
@@ -171,13 +171,4 @@ pub(super) fn tally_rollups(open: &OpenPartition, resolution: Resolution) -> Res
         })?;
     }
     Ok(tally)
-}
-
-impl OpenPartition {
-    /// The roll-up tables of a resolution that exist; none before sealing.
-    pub fn rollup_windows(&self, resolution: Resolution) -> Vec<RollupWindow> {
-        let Pages::Sealed(pack) = &self.pages else { return Vec::new() };
-        let windows = pack.ids(Kind::Rollup).into_iter().filter_map(RollupWindow::from_table_no);
-        windows.filter(|window| window.resolution == resolution).collect()
-    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::block::{packed, unpacked};
 use crate::model::{Connection, Family, SeriesKey, SpanKind, SpanStatus};
 
 use super::StoreError;
@@ -69,7 +70,7 @@ impl State {
     }
 }
 
-/// Per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel: number of
+/// One blob (`block::packed`). In it, per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel: number of
 /// attributes:1, keys and values; 2 edge: connection:1, namespace and name of the client).
 pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'static>>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -90,7 +91,7 @@ pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'
             }
         }
     }
-    bytes
+    packed(&bytes)
 }
 
 fn put_texts(bytes: &mut Vec<u8>, texts: &[&str]) {
@@ -101,7 +102,9 @@ fn put_texts(bytes: &mut Vec<u8>, texts: &[&str]) {
 }
 
 /// `None` when the bytes are not what `encode_series` wrote.
-pub(super) fn decode_series(mut bytes: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
+pub(super) fn decode_series(blob: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
+    let raw = unpacked(blob)?;
+    let mut bytes = raw.as_slice();
     let mut series = Vec::new();
     while !bytes.is_empty() {
         let (namespace, service) = (take_text(&mut bytes)?, take_text(&mut bytes)?);

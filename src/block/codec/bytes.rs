@@ -128,6 +128,20 @@ pub(crate) fn put_blob(out: &mut Vec<u8>, raw: &[u8], packer: &mut Packer) {
     out.extend_from_slice(raw);
 }
 
+/// The bytes as one blob.
+pub fn packed(raw: &[u8]) -> Vec<u8> {
+    let mut blob = Vec::new();
+    put_blob(&mut blob, raw, &mut Packer::new());
+    blob
+}
+
+/// What `packed` made; `None` for other bytes.
+pub fn unpacked(blob: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(blob);
+    let raw = reader.blob(&mut Unpacker::new()).ok()?;
+    reader.is_empty().then_some(raw)
+}
+
 /// A zstd compressor that is made once and used for many blobs.
 pub(crate) struct Packer {
     /// `None` when zstd had no memory for it; blobs then stay as they are.

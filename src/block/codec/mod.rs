@@ -17,6 +17,7 @@ mod texts;
 mod tests;
 
 pub(crate) use bytes::{Malformed, Packer, Reader, Unpacker, put_blob, put_text, put_varint, unzigzag, zigzag};
+pub use bytes::{packed, unpacked};
 pub(crate) use codes::{Contexts, Needs, RowIds, put_codes, read_codes};
 pub(crate) use ints::{Ints, put_ints};
 pub(crate) use numbers::{ByNumber, needs_of_numbers, put_numbers, read_numbers};
