@@ -8,9 +8,9 @@ use crate::block::{self, Block, BlockError, RowRef, SectionId};
 use crate::clock;
 use crate::limits::BLOCK_SPANS_MAX;
 
-use super::edges::Waiting;
 use super::engine::Batch;
 use super::pages::{BlockSections, Checkpoint, Kind, Place};
+use super::pairing::Pairing;
 use super::slots::Counting;
 use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files, slots};
 
@@ -82,12 +82,12 @@ impl OpenPartition {
         let mut batch = Batch::default();
         let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
         let source = Source { part, counting, dir: self.pages.path() };
-        // Taken over once the blocks are written: an attempt that fails has met nobody.
-        let mut waiting = counting.waiting.lock().clone();
+        let waiting = counting.waiting.read();
+        let mut pairing = waiting.pairing();
         let mut pieces = pieces(&ordered.rows);
         while let Some(rows) = pieces.pop() {
             let block_no = checkpoint.blocks + 1;
-            match put_block(&mut batch, block_no, rows, &source, &mut waiting) {
+            match put_block(&mut batch, block_no, rows, &source, &mut pairing) {
                 Ok(()) => (checkpoint.blocks, checkpoint.spans) = (block_no, checkpoint.spans + rows.len() as u64),
                 // What was acknowledged has to fit: smaller blocks hold less.
                 Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
@@ -97,6 +97,8 @@ impl OpenPartition {
                 Err(error) => return Err(error),
             }
         }
+        let paired = pairing.into_paired();
+        drop(waiting);
         checkpoint.pages += batch.pages();
         batch.put_checkpoint(checkpoint);
         let bytes = batch.bytes();
@@ -107,7 +109,7 @@ impl OpenPartition {
             self.add_block(block_no, Arc::new(block));
         }
         self.set_checkpoint(checkpoint);
-        *counting.waiting.lock() = waiting;
+        counting.waiting.write().take_over(paired);
         Ok((outcome, bytes))
     }
 }
@@ -130,9 +132,9 @@ fn put_block(
     block_no: u64,
     rows: &[RowRef],
     source: &Source<'_>,
-    waiting: &mut Waiting,
+    pairing: &mut Pairing<'_>,
 ) -> Result<(), StoreError> {
-    for (section, bytes) in encode_block(source, rows, block_no, waiting)? {
+    for (section, bytes) in encode_block(source, rows, block_no, pairing)? {
         batch.put_section(Place { kind: Kind::Block, id: block_no, section: section.0 }, &bytes);
     }
     Ok(())
@@ -143,12 +145,12 @@ pub(super) fn encode_block(
     source: &Source<'_>,
     rows: &[RowRef],
     block_no: u64,
-    waiting: &mut Waiting,
+    pairing: &mut Pairing<'_>,
 ) -> Result<Vec<(SectionId, Vec<u8>)>, StoreError> {
     let Source { part, counting, dir } = *source;
     let encoded = block::encode(&part.batches, rows, part.horizon, &counting.conventions)
         .map_err(|source| block_error(dir, block_no, source))?;
-    let latency = slots::block_latency(part, rows, &encoded, counting, waiting)
+    let latency = slots::block_latency(part, rows, &encoded, counting, pairing)
         .map_err(|source| StoreError::Latency { path: dir.to_path_buf(), source: Box::new(source) })?;
     let mut sections = encoded.sections;
     sections.extend([(SectionId::LATENCY, latency.slots), (SectionId::FAMILIES, latency.families)]);

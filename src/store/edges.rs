@@ -1,27 +1,24 @@
 //! The service graph: who calls whom, found by matching client and server spans of one trace while their block is made.
 //!
 //! An edge is a CLIENT (or PRODUCER) span whose child is a SERVER (or CONSUMER) span. Spans of a block stand by trace, so
-//! nearly every pair meets inside one; a half whose other half comes in a later block waits in `Waiting`. A client span that
+//! nearly every pair meets inside one; a half whose other half comes in a later block waits (`pairing`). A client span that
 //! names a database is an edge at once, one that names a peer and finds no server is one to a virtual node once
-//! `PAIRING_WAIT` is over, and a root server span is called by `user`. A half that comes after the wait makes no edge, so no
+//! its wait is over, and a root server span is called by `user`. A half that comes after the wait makes no edge, so no
 //! call counts twice. (Names and rules: the service graph of Grafana Tempo, "servicegraphs" processor.)
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::block::{self, Located, RowRef, span_at};
 use crate::latency::counting_instant;
 use crate::model::{
-    Connection, DurationNanos, Family, SeriesKey, Span, SpanBatch, SpanId, SpanKind, SpanStatus, TraceId, UnixNanos,
-    Value,
+    Connection, DurationNanos, Family, SeriesKey, Span, SpanBatch, SpanId, SpanKind, SpanStatus, UnixNanos, Value,
 };
 
+use super::pairing::{End, Half, Pairing};
 use super::{HeadPart, Store};
 
-/// How long after its end a span waits for its other half.
-const PAIRING_WAIT: DurationNanos = DurationNanos::from_secs(10);
-/// Halves that wait, some 200 bytes each; of more the next ones are not kept.
-const WAITING_MAX: usize = 65_536;
 /// Client of requests whose sender is unknown.
 const USER: &str = "user";
 /// Attributes that name a database, the first one counts.
@@ -32,14 +29,22 @@ const PEER_KEYS: [&str; 4] = ["peer.service", "db.name", "db.system", "db.system
 /// One call that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Of the server, with the client as its family; the kind is for the caller to set.
-    key: SeriesKey<'static>,
+    pub(super) edge: Edge,
     /// When it is counted: where the client span starts, or the server span when there is none.
     pub at: UnixNanos,
     /// As the client saw it; `None` when it sends no spans.
     pub client: Option<Side>,
     /// As the server saw it; `None` when it sends no spans.
     pub server: Option<Side>,
+}
+
+/// What calls have in common that count together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Edge {
+    client: Arc<End>,
+    server: Arc<End>,
+    connection: Connection,
+    is_error: bool,
 }
 
 /// One end of a call.
@@ -54,7 +59,24 @@ pub struct Side {
 impl Call {
     /// The series of one end.
     pub fn series(&self, kind: SpanKind) -> SeriesKey<'static> {
-        SeriesKey { kind, ..self.key.clone() }
+        self.edge.series(kind)
+    }
+}
+
+impl Edge {
+    /// Of the server, with the client as its family.
+    pub(super) fn series(&self, kind: SpanKind) -> SeriesKey<'static> {
+        let owned = |text: &str| Cow::Owned(text.to_owned());
+        let (namespace, client) = (owned(&self.client.namespace), owned(&self.client.service));
+        SeriesKey {
+            namespace: owned(&self.server.namespace),
+            service: owned(&self.server.service),
+            span_name: Cow::Borrowed(""),
+            kind,
+            status: if self.is_error { SpanStatus::Error } else { SpanStatus::Unset },
+            entry: false,
+            family: Some(Family::Edge { namespace, client, connection: self.connection }),
+        }
     }
 }
 
@@ -62,191 +84,133 @@ impl Store {
     /// Every call that is in no block yet, with the position of its head and the rows that its sides count through. Cost: one
     /// ordering of the heads.
     pub fn calls_of_heads(&self, heads: &[HeadPart], each: &mut dyn FnMut(usize, &[RowRef], Call)) {
-        let mut waiting = self.counting.waiting.lock().clone();
+        let waiting = self.counting.waiting.read();
+        let mut pairing = waiting.pairing();
         for (at, head) in heads.iter().enumerate() {
             let rows = block::order(&head.batches).rows;
-            calls(head, &rows, &mut waiting, &mut |call| each(at, &rows, call));
+            calls(head, &rows, &mut pairing, &mut |call| each(at, &rows, call));
         }
     }
 }
 
-/// What is kept of a span that waits for its other half.
-#[derive(Clone, Debug)]
-struct Half {
-    namespace: String,
-    service: String,
-    is_messaging: bool,
-    is_error: bool,
-    at: UnixNanos,
-    end: UnixNanos,
-    latency: DurationNanos,
-    row: Option<u32>,
-    /// Of a client: what it calls, should that send no spans.
-    peer: Option<String>,
-}
-
-/// Halves of the blocks before. Lives as long as the process: a call whose halves are in blocks before and behind a
-/// restart is missed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Waiting {
-    clients: HashMap<(TraceId, SpanId), Half>,
-    /// By the span that called them.
-    servers: HashMap<(TraceId, SpanId), Half>,
-}
+/// A span that may be half of a call: its row, where it is, and its service.
+type Candidate<'a> = (u32, Located<'a>, Arc<End>);
 
 /// Gives every call whose second half is in these rows, which are as `block::order` gave them.
-pub(super) fn calls(part: &HeadPart, rows: &[RowRef], waiting: &mut Waiting, each: &mut dyn FnMut(Call)) {
-    let located = (0..).zip(rows).filter_map(|(no, row)| Some((no, span_at(&part.batches, *row)?)));
-    let mut trace: Vec<(u32, Located<'_>)> = Vec::new();
-    for (row, (batch, span)) in located {
-        if trace.last().is_some_and(|(_, (_, last))| last.trace_id != span.trace_id) {
-            calls_of_trace(&trace, part.horizon, waiting, each);
+pub(super) fn calls(part: &HeadPart, rows: &[RowRef], pairing: &mut Pairing<'_>, each: &mut dyn FnMut(Call)) {
+    let located = (0..).zip(rows).filter_map(|(no, row)| Some((no, row.batch, span_at(&part.batches, *row)?)));
+    let mut names: HashMap<(u32, u32), Arc<End>> = HashMap::new();
+    let mut trace: Vec<Candidate<'_>> = Vec::new();
+    for (row, batch_no, (batch, span)) in located {
+        if trace.last().is_some_and(|(_, (_, last), _)| last.trace_id != span.trace_id) {
+            calls_of_trace(&trace, part.horizon, pairing, each);
             trace.clear();
         }
         if SpanKind::from(span.kind) != SpanKind::Internal && span.latency().is_some() {
-            trace.push((row, (batch, span)));
+            let of = names.entry((batch_no, batch.scope(span).resource)).or_insert_with(|| {
+                let (namespace, service) = batch.service_of(span);
+                Arc::new(End { namespace: namespace.into_owned(), service: service.into_owned() })
+            });
+            trace.push((row, (batch, span), Arc::clone(of)));
         }
     }
-    calls_of_trace(&trace, part.horizon, waiting, each);
-    waiting.give_up(part.horizon, each);
+    calls_of_trace(&trace, part.horizon, pairing, each);
+    pairing.give_up(part.horizon, &mut |client| {
+        if let Some(peer) = &client.peer {
+            each(without_server(client, peer, Connection::VirtualNode));
+        }
+    });
 }
 
-fn calls_of_trace(trace: &[(u32, Located<'_>)], horizon: UnixNanos, waiting: &mut Waiting, each: &mut dyn FnMut(Call)) {
-    let of_kinds =
-        |wanted: [SpanKind; 2]| trace.iter().filter(move |(_, (_, span))| wanted.contains(&SpanKind::from(span.kind)));
-    let mut clients: HashMap<SpanId, (u32, Located<'_>, bool)> = HashMap::new();
-    for (row, (batch, span)) in of_kinds([SpanKind::Client, SpanKind::Producer]) {
-        let _first_of_its_id = clients.entry(span.span_id).or_insert((*row, (*batch, *span), false));
+fn calls_of_trace(trace: &[Candidate<'_>], horizon: UnixNanos, pairing: &mut Pairing<'_>, each: &mut dyn FnMut(Call)) {
+    let of_kinds = |wanted: [SpanKind; 2]| {
+        trace.iter().filter(move |(_, (_, span), _)| wanted.contains(&SpanKind::from(span.kind)))
+    };
+    let mut clients: HashMap<SpanId, (&Candidate<'_>, bool)> = HashMap::new();
+    for candidate in of_kinds([SpanKind::Client, SpanKind::Producer]) {
+        let (_, (_, span), _) = candidate;
+        let _first_of_its_id = clients.entry(span.span_id).or_insert((candidate, false));
     }
-    for (row, (batch, span)) in of_kinds([SpanKind::Server, SpanKind::Consumer]) {
+    for candidate in of_kinds([SpanKind::Server, SpanKind::Consumer]) {
+        let (_, (_, span), _) = candidate;
         // Zipkin gives both ends of a call one id.
         let caller = if clients.contains_key(&span.parent_span_id) { span.parent_span_id } else { span.span_id };
-        let server = Half::new(*row, batch, span, horizon);
-        if let Some((client_row, (client_batch, client_span), met)) = clients.get_mut(&caller) {
+        let server = half(candidate, horizon);
+        if let Some((client, met)) = clients.get_mut(&caller) {
             *met = true;
-            each(matched(&Half::new(*client_row, client_batch, client_span, horizon), &server));
+            each(matched(&half(client, horizon), &server));
         } else if span.parent_span_id.is_zero() {
             each(from_user(&server));
-        } else if let Some(client) = waiting.clients.remove(&(span.trace_id, span.parent_span_id)) {
+        } else if let Some(client) = pairing.clients.take((span.trace_id, span.parent_span_id)) {
             each(matched(&client, &server));
         } else {
-            waiting.keep_server((span.trace_id, span.parent_span_id), server);
+            pairing.servers.keep((span.trace_id, span.parent_span_id), server);
         }
     }
-    for (span_id, (row, (batch, span), met)) in clients {
+    for (span_id, (candidate, met)) in clients {
         if met {
             continue;
         }
-        let client = Half::new(row, batch, span, horizon);
+        let (_, (batch, span), _) = candidate;
+        let client = half(candidate, horizon);
+        let nameless = |service| Arc::new(End { namespace: String::new(), service });
         if let Some(database) = database(batch, span) {
-            each(without_server(&client, &database, Connection::Database));
-        } else if let Some(server) = waiting.servers.remove(&(span.trace_id, span_id)) {
+            each(without_server(&client, &nameless(database), Connection::Database));
+        } else if let Some(server) = pairing.servers.take((span.trace_id, span_id)) {
             each(matched(&client, &server));
         } else {
-            waiting.keep_client((span.trace_id, span_id), Half { peer: peer(batch, span), ..client });
+            pairing.clients.keep((span.trace_id, span_id), Half { peer: peer(batch, span).map(nameless), ..client });
         }
     }
 }
 
-impl Waiting {
-    fn keep_client(&mut self, key: (TraceId, SpanId), half: Half) {
-        if self.clients.len() < WAITING_MAX {
-            let _same_id = self.clients.insert(key, half);
-        }
-    }
-
-    fn keep_server(&mut self, key: (TraceId, SpanId), half: Half) {
-        if self.servers.len() < WAITING_MAX {
-            let _another_of_the_same_call = self.servers.insert(key, half);
-        }
-    }
-
-    /// Halves whose wait is over become calls of virtual nodes, or nothing. Rows of the others are of a block that is
-    /// written now.
-    fn give_up(&mut self, horizon: UnixNanos, each: &mut dyn FnMut(Call)) {
-        let is_over = |half: &Half| half.end.saturating_add(PAIRING_WAIT) <= horizon;
-        self.clients.retain(|_, client| {
-            if is_over(client) {
-                if let Some(peer) = client.peer.take() {
-                    each(without_server(client, &peer, Connection::VirtualNode));
-                }
-                return false;
-            }
-            client.row = None;
-            true
-        });
-        self.servers.retain(|_, server| {
-            server.row = None;
-            !is_over(server)
-        });
+fn half((row, (_, span), of): &Candidate<'_>, horizon: UnixNanos) -> Half {
+    Half {
+        of: Arc::clone(of),
+        is_messaging: matches!(SpanKind::from(span.kind), SpanKind::Producer | SpanKind::Consumer),
+        is_error: span.is_error(),
+        at: counting_instant(span.start_time_unix_nano, horizon),
+        end: span.end_time_unix_nano,
+        latency: span.latency().unwrap_or_default(),
+        row: Some(*row),
+        peer: None,
     }
 }
 
-impl Half {
-    fn new(row: u32, batch: &SpanBatch, span: &Span, horizon: UnixNanos) -> Self {
-        let (namespace, service) = batch.service_of(span);
-        Self {
-            namespace: namespace.into_owned(),
-            service: service.into_owned(),
-            is_messaging: matches!(SpanKind::from(span.kind), SpanKind::Producer | SpanKind::Consumer),
-            is_error: span.is_error(),
-            at: counting_instant(span.start_time_unix_nano, horizon),
-            end: span.end_time_unix_nano,
-            latency: span.latency().unwrap_or_default(),
-            row: Some(row),
-            peer: None,
-        }
-    }
-
-    fn side(&self) -> Side {
-        Side { latency: self.latency, row: self.row }
-    }
+fn side(half: &Half) -> Side {
+    Side { latency: half.latency, row: half.row }
 }
 
 fn matched(client: &Half, server: &Half) -> Call {
     let is_messaging = client.is_messaging || server.is_messaging;
     let connection = if is_messaging { Connection::MessagingSystem } else { Connection::Call };
+    let is_error = client.is_error || server.is_error;
     Call {
-        key: edge(
-            (&client.namespace, &client.service),
-            (&server.namespace, &server.service),
-            connection,
-            client.is_error || server.is_error,
-        ),
+        edge: Edge { client: Arc::clone(&client.of), server: Arc::clone(&server.of), connection, is_error },
         at: client.at,
-        client: Some(client.side()),
-        server: Some(server.side()),
+        client: Some(side(client)),
+        server: Some(side(server)),
     }
 }
 
 fn from_user(server: &Half) -> Call {
+    let client = Arc::new(End { namespace: String::new(), service: USER.to_owned() });
+    let (connection, is_error) = (Connection::VirtualNode, server.is_error);
     Call {
-        key: edge(("", USER), (&server.namespace, &server.service), Connection::VirtualNode, server.is_error),
+        edge: Edge { client, server: Arc::clone(&server.of), connection, is_error },
         at: server.at,
         client: None,
-        server: Some(server.side()),
+        server: Some(side(server)),
     }
 }
 
-fn without_server(client: &Half, server: &str, connection: Connection) -> Call {
+fn without_server(client: &Half, server: &Arc<End>, connection: Connection) -> Call {
+    let is_error = client.is_error;
     Call {
-        key: edge((&client.namespace, &client.service), ("", server), connection, client.is_error),
+        edge: Edge { client: Arc::clone(&client.of), server: Arc::clone(server), connection, is_error },
         at: client.at,
-        client: Some(client.side()),
+        client: Some(side(client)),
         server: None,
-    }
-}
-
-fn edge(client: (&str, &str), server: (&str, &str), connection: Connection, is_error: bool) -> SeriesKey<'static> {
-    let owned = |text: &str| Cow::Owned(text.to_owned());
-    SeriesKey {
-        namespace: owned(server.0),
-        service: owned(server.1),
-        span_name: Cow::Borrowed(""),
-        kind: SpanKind::Server,
-        status: if is_error { SpanStatus::Error } else { SpanStatus::Unset },
-        entry: false,
-        family: Some(Family::Edge { namespace: owned(client.0), client: owned(client.1), connection }),
     }
 }
 

@@ -29,6 +29,7 @@ mod manifest;
 mod open;
 mod pack;
 mod pages;
+mod pairing;
 mod partition;
 mod peel;
 mod pinning;

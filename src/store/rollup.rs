@@ -109,6 +109,14 @@ impl OpenPartition {
         self.windows_within(resolution, 0..=WINDOW_MAX).into_iter().collect()
     }
 
+    /// How many of them are stored.
+    #[cfg(test)]
+    pub(super) fn stored_windows(&self, resolution: Resolution) -> usize {
+        let Pages::Sealed(pack) = &self.pages else { return 0 };
+        let [first, last] = [0, WINDOW_MAX].map(|window| RollupWindow { resolution, window }.table_no());
+        pack.ids(Kind::Rollup, first..=last).count()
+    }
+
     /// Those that are stored, and those that finer ones stand for.
     fn windows_within(&self, resolution: Resolution, windows: RangeInclusive<u64>) -> BTreeSet<RollupWindow> {
         let Pages::Sealed(pack) = &self.pages else { return BTreeSet::new() };

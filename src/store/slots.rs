@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use crate::block::{Encoded, RowRef, span_at};
 use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, counting_instant};
@@ -17,7 +17,8 @@ use crate::model::{Conventions, DurationNanos, SeriesKey, SpanKind, SpanStatus, 
 use crate::telemetry::Counters;
 
 use super::HeadPart;
-use super::edges::{self, Call, Waiting};
+use super::edges::{self, Call, Edge};
+use super::pairing::{Pairing, Waiting};
 use super::peel::Spots;
 use super::series_table::encode_series;
 
@@ -36,13 +37,13 @@ pub(super) struct Counting {
     pub(super) conventions: Arc<Conventions>,
     pub(super) counters: Arc<Counters>,
     /// Halves of calls in the blocks before.
-    pub(super) waiting: Mutex<Waiting>,
+    pub(super) waiting: RwLock<Waiting>,
 }
 
 impl Counting {
     pub(super) fn new(conventions: &Arc<Conventions>, counters: &Arc<Counters>) -> Self {
         let (conventions, counters) = (Arc::clone(conventions), Arc::clone(counters));
-        Self { conventions, counters, waiting: Mutex::default() }
+        Self { conventions, counters, waiting: RwLock::default() }
     }
 }
 
@@ -52,7 +53,7 @@ pub(super) fn block_latency(
     rows: &[RowRef],
     encoded: &Encoded,
     counting: &Counting,
-    waiting: &mut Waiting,
+    pairing: &mut Pairing<'_>,
 ) -> Result<BlockLatency, TableTooLarge> {
     let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
     let mut spots = Spots::new(&counting.conventions);
@@ -74,7 +75,7 @@ pub(super) fn block_latency(
     counting.counters.series_overflow_spans.add(overflowed);
     let mut families = Families::default();
     families.add_entries(&spots, &entries);
-    edges::calls(part, rows, waiting, &mut |call| families.add_call(&call));
+    edges::calls(part, rows, pairing, &mut |call| families.add_call(&call));
     let keys = families.record_behind(encoded.series.len(), &entries, &mut builder);
     drop(entries);
     Ok(BlockLatency { slots: builder.finish()?, families: encode_series(&keys) })
@@ -109,7 +110,8 @@ struct Families {
     calls: Vec<(u32, Counted)>,
     /// Calls without a row of this block.
     elsewhere: Vec<(u32, UnixNanos, DurationNanos)>,
-    edges: usize,
+    /// Numbers of both sides of an edge.
+    edges: HashMap<(Edge, SpanKind), u32>,
 }
 
 impl Families {
@@ -134,20 +136,28 @@ impl Families {
     fn add_call(&mut self, call: &Call) {
         for (kind, side) in [(SpanKind::Server, call.server), (SpanKind::Client, call.client)] {
             let Some(side) = side else { continue };
-            let mut key = call.series(kind);
-            if !self.numbers.contains_key(&key) {
-                self.edges += 1;
-                if EDGES_MAX < self.edges {
-                    // Names of databases and peers are the sender's: as many as it likes.
-                    (key.namespace, key.service) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
-                }
-            }
-            let number = self.number_of(key);
+            let number = self.number_of_edge(call.edge.clone(), kind);
             match side.row {
                 Some(row) => self.calls.push((number, Counted { row, at: call.at, latency: side.latency })),
                 None => self.elsewhere.push((number, call.at, side.latency)),
             }
         }
+    }
+
+    fn number_of_edge(&mut self, edge: Edge, kind: SpanKind) -> u32 {
+        let edge = (edge, kind);
+        if let Some(known) = self.edges.get(&edge) {
+            return *known;
+        }
+        let mut key = edge.0.series(kind);
+        if EDGES_MAX <= self.edges.len() {
+            // Names of databases and peers are the sender's: as many as it likes.
+            (key.namespace, key.service) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
+            return self.number_of(key);
+        }
+        let number = self.number_of(key);
+        let _new = self.edges.insert(edge, number);
+        number
     }
 
     /// Records what was counted under the numbers behind the first `n_series`, and gives the keys in that order.

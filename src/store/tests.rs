@@ -1,5 +1,6 @@
 mod large;
 mod remnants;
+mod rollups;
 
 use std::collections::BTreeMap;
 use std::path::Path;

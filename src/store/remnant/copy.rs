@@ -8,9 +8,9 @@ use crate::latency::counting_instant;
 use crate::model::{SpanBatch, TraceId, UnixNanos};
 
 use super::super::checkpoint::{Source as BlockSource, encode_block};
-use super::super::edges::Waiting;
 use super::super::pack::PackWriter;
 use super::super::pages::{Checkpoint, Kind, Place};
+use super::super::pairing::Waiting;
 use super::super::slots::Counting;
 use super::super::{HeadPart, OpenPartition, StoreError};
 use super::Input;
@@ -181,7 +181,7 @@ impl Copier<'_> {
         let block_no = self.done.checkpoint.blocks + 1;
         let source = BlockSource { part, counting: self.counting, dir: self.out.path() };
         // What its spans say of calls is in the roll-ups already.
-        let sections = match encode_block(&source, rows, block_no, &mut Waiting::default()) {
+        let sections = match encode_block(&source, rows, block_no, &mut Waiting::default().pairing()) {
             Err(StoreError::Block { source: BlockError::TooLarge { .. }, .. }) if 1 < rows.len() => {
                 let (front, back) = rows.split_at(rows.len() / 2);
                 self.put(sources, part, front)?;
