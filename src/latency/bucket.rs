@@ -4,6 +4,7 @@
 //! wide, then 1,024 buckets per octave, each twice as wide as those of the octave before.
 
 use crate::model::DurationNanos;
+use std::ops::RangeInclusive;
 
 /// log2 of the width of the narrowest bucket, in nanoseconds.
 const UNIT_BITS: u32 = 9;
@@ -50,6 +51,11 @@ impl Bucket {
     /// Longest latency of the bucket, inclusive.
     pub fn high(self) -> DurationNanos {
         DurationNanos(self.low().0 + self.width() - 1)
+    }
+
+    /// Every latency that is counted in the bucket: in the top one everything longer as well.
+    pub fn latencies(self) -> RangeInclusive<DurationNanos> {
+        self.low()..=if self == Self::TOP { DurationNanos(u64::MAX) } else { self.high() }
     }
 
     /// How many whole nanoseconds the bucket holds: a power of two, at least 512.

@@ -119,6 +119,11 @@ impl Histogram {
         Some(QuantileAnswer::new(bucket, rank, bucket == Bucket::TOP && self.saturated > 0))
     }
 
+    /// The highest bucket that was hit. Cost: O(buckets).
+    pub fn slowest(&self) -> Option<Bucket> {
+        self.counts.iter().rposition(|count| 0 < *count).and_then(|index| Bucket::from_index(index as u64))
+    }
+
     /// Buckets that were hit, ascending, each with its count (never 0). Cost: O(buckets) to walk all.
     pub fn iter(&self) -> impl Iterator<Item = (Bucket, u64)> + '_ {
         let buckets = (0..).map_while(Bucket::from_index);

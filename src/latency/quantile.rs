@@ -64,6 +64,22 @@ pub struct QuantileAnswer {
 }
 
 impl QuantileAnswer {
+    /// The latency at `quantile` of `count` that were counted in these buckets, which ascend; `None` when nothing was.
+    pub fn among(
+        mut entries: impl Iterator<Item = (Bucket, u64)>,
+        count: u64,
+        saturated: u64,
+        quantile: Quantile,
+    ) -> Option<Self> {
+        let rank = quantile.rank(count);
+        let mut seen: u64 = 0;
+        let (bucket, _) = entries.find(|(_, count)| {
+            seen = seen.saturating_add(*count);
+            rank <= seen
+        })?;
+        Some(Self::new(bucket, rank, bucket == Bucket::TOP && 0 < saturated))
+    }
+
     pub(super) fn new(bucket: Bucket, rank: u64, saturated: bool) -> Self {
         let value = bucket.high();
         let absolute_error_ns = bucket.width() - 1;

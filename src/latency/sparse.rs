@@ -74,13 +74,7 @@ impl SparseHistogram {
 
     /// Latency at `quantile`, as `Histogram::at` gives it; `None` when nothing was counted. Cost: O(entries).
     pub fn at(&self, quantile: Quantile) -> Option<QuantileAnswer> {
-        let rank = quantile.rank(self.count());
-        let mut seen: u64 = 0;
-        let (bucket, _) = self.entries.iter().find(|(_, count)| {
-            seen = seen.saturating_add(*count);
-            rank <= seen
-        })?;
-        Some(QuantileAnswer::new(*bucket, rank, *bucket == Bucket::TOP && 0 < self.saturated))
+        QuantileAnswer::among(self.entries.iter().copied(), self.count(), self.saturated, quantile)
     }
 
     /// Whether `bucket` was hit. Cost: O(log entries).

@@ -168,7 +168,8 @@ impl Selection {
 
     /// Each series of a list that counts, ascending.
     pub(super) fn taken(&self, series: &SeriesList, groups: &mut Groups) -> Vec<Taken> {
-        (0..).zip(series.iter()).filter_map(|(number, key)| self.take(number, key, groups)).collect()
+        let taken = |number: u32| self.take(number, series.get(number as usize)?, groups);
+        series.of_service(&self.service).filter_map(taken).collect()
     }
 
     /// The groups of an entry span.

@@ -77,6 +77,7 @@ pub use trace_index::TraceBlocks;
 use files::DirLock;
 use head::Head;
 use pins::Pins;
+use series_table::ClosedLists;
 
 /// Settings of the store.
 #[derive(Clone, Debug)]
@@ -286,6 +287,8 @@ pub struct Store {
     state: RwLock<State>,
     /// Sealed partitions that are open, least recently used first.
     open_sealed: Mutex<Vec<Arc<Partition>>>,
+    /// Taken after `open_sealed`.
+    closed_lists: Mutex<ClosedLists>,
     /// Taken before `state` where both are.
     pins: Mutex<Pins>,
     _lock: DirLock,
@@ -369,6 +372,7 @@ impl Store {
         partitions.sort_by_key(|partition| partition.seq());
         let state = State { partitions, head: Head::default(), frozen: Vec::new(), quarantined, rebuilding: None };
         let counting = slots::Counting::new(&config.conventions, &counters);
+        let closed_lists = ClosedLists::beside(config.open_partitions_max);
         Ok(Self {
             config,
             clock,
@@ -376,6 +380,7 @@ impl Store {
             counting,
             state: RwLock::new(state),
             open_sealed: Mutex::new(Vec::new()),
+            closed_lists: Mutex::new(closed_lists),
             pins: Mutex::new(pins),
             _lock: lock,
         })
@@ -476,8 +481,13 @@ impl Store {
             let mut recent = self.open_sealed.lock();
             recent.retain(|known| known.seq() != partition.seq());
             recent.push(Arc::clone(partition));
+            let mut closed = self.closed_lists.lock();
+            closed.give(partition.identity(), &open.series);
             while self.config.open_partitions_max < recent.len() {
-                recent.remove(0).close();
+                let oldest = recent.remove(0);
+                if let Some(open) = oldest.close() {
+                    closed.keep(oldest.identity(), &open.series);
+                }
             }
         }
         Ok(open)

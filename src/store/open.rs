@@ -15,11 +15,14 @@ use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos
 use super::StoreError;
 use super::engine::Engine;
 use super::pack::Pack;
-use super::pages::{BlockSections, Checkpoint, Kind, Pages, Place};
+use super::pages::{BlockSections, Checkpoint, Kind, PAGE_PAYLOAD_BYTES, Pages, Place};
 use super::series_table::{SeriesList, SeriesTable, decode_series};
 
 /// Memory of the scopes of a block that are kept: a few hundred processes.
 const SCOPES_KEPT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of a slot table that are read before its directory says which others are needed: a page.
+const FRONT_BYTES: u32 = PAGE_PAYLOAD_BYTES as u32;
 
 /// Sees one slot of one series; the buffer is used again.
 pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
@@ -171,6 +174,20 @@ impl OpenPartition {
         })
     }
 
+    /// The series of the rows of one block, and perhaps of its families: what names rows without reading the others first.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub fn series_of_rows(&self, block_no: u64) -> Result<SeriesList, StoreError> {
+        match self.series.known(block_no) {
+            Some(known) => Ok(known),
+            None => {
+                let series = self.with_block(block_no, |block, sections| block.series(sections))?;
+                Ok(series.into_iter().map(Arc::new).collect())
+            }
+        }
+    }
+
     /// Spans of one block by row, ascending; exactly as they were sent.
     ///
     /// # Errors
@@ -281,6 +298,30 @@ impl OpenPartition {
         slots: Range<Slot>,
         each: EachSlot<'_>,
     ) -> Result<(), StoreError> {
+        self.placed_slots(block_no, &SeriesWanted::Within(series), slots, each)
+    }
+
+    /// The same for the series in `chosen`, which ascend; the others are not unpacked.
+    ///
+    /// # Errors
+    /// `Latency` or `Damaged`.
+    pub fn block_slots_of(
+        &self,
+        block_no: u64,
+        chosen: &[u32],
+        slots: Range<Slot>,
+        each: EachSlot<'_>,
+    ) -> Result<(), StoreError> {
+        self.placed_slots(block_no, &SeriesWanted::Chosen(chosen), slots, each)
+    }
+
+    fn placed_slots(
+        &self,
+        block_no: u64,
+        series: &SeriesWanted<'_>,
+        slots: Range<Slot>,
+        each: EachSlot<'_>,
+    ) -> Result<(), StoreError> {
         let block = u32::try_from(block_no).unwrap_or(u32::MAX);
         let place = Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 };
         self.slots(place, series, slots, &mut |series, slot, latency| {
@@ -292,17 +333,35 @@ impl OpenPartition {
     pub(super) fn slots(
         &self,
         place: Place,
-        series: Range<u32>,
+        series: &SeriesWanted<'_>,
         slots: Range<Slot>,
         each: EachSlot<'_>,
     ) -> Result<(), StoreError> {
-        if self.pages.section_len(place)? == 0 {
+        let len = self.pages.section_len(place)?;
+        if len == 0 {
             return Ok(());
         }
-        let fetch = |range: Range<u32>| self.pages.read(place, range);
+        // Most directories are in the first page, and what a small table holds as well.
+        let front = self.pages.read(place, 0..len.min(FRONT_BYTES))?;
+        let fetch = |range: Range<u32>| match front.get(range.start as usize..range.end as usize) {
+            Some(known) => Ok(known.to_vec()),
+            None => self.pages.read(place, range),
+        };
         let table = SlotTableReader::open(&fetch);
-        let read = table.and_then(|table| table.read(&fetch, series, slots, each));
+        let read = table.and_then(|table| match series {
+            SeriesWanted::Within(series) => table.read(&fetch, series.clone(), slots, each),
+            SeriesWanted::Chosen(chosen) => table.read_chosen(&fetch, chosen, slots, each),
+        });
         let path = || self.pages.path().to_path_buf();
         read.map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })
     }
+}
+
+/// Which series of a table are read.
+#[derive(Clone, Debug)]
+pub(super) enum SeriesWanted<'a> {
+    /// Neighbours.
+    Within(Range<u32>),
+    /// These, which ascend.
+    Chosen(&'a [u32]),
 }

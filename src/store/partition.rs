@@ -397,9 +397,9 @@ impl Partition {
         Ok(opened)
     }
 
-    /// Lets go of the database. Questions that are under way keep it until they end.
-    pub(super) fn close(&self) {
-        self.open.lock().held = None;
+    /// Lets go of the database and gives it away. Questions that are under way keep it until they end.
+    pub(super) fn close(&self) -> Option<Arc<OpenPartition>> {
+        self.open.lock().held.take()
     }
 
     /// Lets go of the database and of what was seen of it: another one takes its place.

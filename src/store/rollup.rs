@@ -12,6 +12,7 @@ use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
 use crate::model::SeriesKey;
 
 use super::admission::{Admission, position};
+use super::open::SeriesWanted;
 use super::pack::PackWriter;
 use super::pages::{Kind, Pages, Place};
 use super::series_table::{ROLLUPS, decode_series, encode_series};
@@ -230,6 +231,18 @@ impl RollupTable<'_> {
     /// # Errors
     /// `Latency` or `Damaged`.
     pub fn read(&self, series: Range<u32>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
+        self.read_wanted(&SeriesWanted::Within(series), slots, each)
+    }
+
+    /// The same for the series in `chosen`, which ascend; the others are not unpacked.
+    ///
+    /// # Errors
+    /// `Latency` or `Damaged`.
+    pub fn read_chosen(&self, chosen: &[u32], slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
+        self.read_wanted(&SeriesWanted::Chosen(chosen), slots, each)
+    }
+
+    fn read_wanted(&self, series: &SeriesWanted<'_>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
         let RollupWindow { resolution, .. } = self.window;
         let (place, own) = (self.window.place(), self.window.slots());
         let slots = slots.start.max(own.start)..slots.end.min(own.end);
@@ -241,7 +254,7 @@ impl RollupTable<'_> {
         }
         let fine = resolution.refine(&slots, finer);
         for window in self.open.windows_within(finer, windows_of(finer, &fine)) {
-            self.open.rollup(window).read(series.clone(), fine.clone(), &mut |series, slot, latency| {
+            self.open.rollup(window).read_wanted(series, fine.clone(), &mut |series, slot, latency| {
                 each(series, finer.coarsen(slot, resolution).unwrap_or_default(), latency);
             })?;
         }

@@ -121,20 +121,32 @@ impl<'a> ChunkReader<'a> {
         Self { widths, rest: Cursor(raw), next_series: 0, slot: 0 }
     }
 
-    /// The next slot, its contents in `latency`; `None` at the end.
-    pub(super) fn next(&mut self, latency: &mut SlotLatency) -> Result<Option<(u32, Slot)>, Damaged> {
-        if self.rest.is_empty() {
-            return Ok(None);
+    /// The next slot that `wanted` names, its contents in `latency`; `None` at the end. The others are passed over: only
+    /// their numbers' lengths are looked at.
+    pub(super) fn next(
+        &mut self,
+        wanted: &mut dyn FnMut(u32, Slot) -> Result<bool, Damaged>,
+        latency: &mut SlotLatency,
+    ) -> Result<Option<(u32, Slot)>, Damaged> {
+        while !self.rest.is_empty() {
+            let tag = self.rest.u128()?;
+            let series = self.step(tag)?;
+            let slot = Slot(self.slot);
+            match (wanted(series, slot)?, tag & SINGLE == SINGLE) {
+                (false, true) => self.pass_single()?,
+                (false, false) => self.pass_general()?,
+                (true, is_single) => {
+                    latency.clear();
+                    if is_single {
+                        self.single(latency)?
+                    } else {
+                        self.general(latency)?
+                    }
+                    return Ok(Some((series, slot)));
+                }
+            }
         }
-        latency.clear();
-        let tag = self.rest.u128()?;
-        let series = self.step(tag)?;
-        if tag & SINGLE == SINGLE {
-            self.single(latency)?;
-        } else {
-            self.general(latency)?;
-        }
-        Ok(Some((series, Slot(self.slot))))
+        Ok(None)
     }
 
     /// Moves on to the series and slot that `tag` names.
@@ -163,6 +175,32 @@ impl<'a> ChunkReader<'a> {
         let exemplar = self.place(length)?;
         latency.exemplars.push(exemplar);
         Ok(())
+    }
+
+    fn pass_single(&mut self) -> Result<(), Damaged> {
+        self.rest.pass_numbers(1)?;
+        self.pass_place()
+    }
+
+    fn pass_general(&mut self) -> Result<(), Damaged> {
+        let entries = self.rest.u64()?;
+        let mut bucket = 0_u64;
+        for _ in 0..=entries {
+            let code = self.rest.u64()?;
+            bucket = bucket.wrapping_add(code >> 3).wrapping_add(1);
+            self.rest.pass_numbers(usize::from(code & MANY == MANY))?;
+            for _ in 0..(code >> 1) & EXEMPLARS_MASK {
+                self.rest.pass_numbers(1)?;
+                self.pass_place()?;
+            }
+        }
+        // The sum, and of the top bucket how much of it is longer.
+        let top = u64::from(Bucket::TOP.index()) + 1;
+        self.rest.pass_numbers(if bucket == top { 2 } else { 1 })
+    }
+
+    fn pass_place(&mut self) -> Result<(), Damaged> {
+        self.rest.bytes(usize::from(self.widths.block + self.widths.row)).map(drop)
     }
 
     fn general(&mut self, latency: &mut SlotLatency) -> Result<(), Damaged> {

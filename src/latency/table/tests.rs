@@ -284,6 +284,24 @@ proptest! {
     }
 
     #[test]
+    fn chosen_series_are_read_as_if_the_others_were_not_there(spans in spans(0..2_000), chosen in prop::collection::btree_set(0_u32..8, 0..4), from in 0_u64..12) {
+        let mut builder = SlotTableBuilder::new(Resolution::Minute);
+        for (row, span) in (0..).zip(&spans) {
+            builder.record(span.series, span.at, span.latency, row, span.diversity);
+        }
+        let bytes = builder.finish().expect("small");
+        let fetch = |range: Range<u32>| Ok::<_, Missing>(bytes[range.start as usize..range.end as usize].to_vec());
+        let (chosen, slots) = (chosen.into_iter().collect::<Vec<u32>>(), Slot(DAY / SECOND / 60 + from / 6)..Slot(u64::MAX));
+        let mut selected = Vec::new();
+        let reader = SlotTableReader::open(&fetch).expect("readable");
+        let mut each = |series, slot, latency: &mut SlotLatency| selected.push(((series, slot), latency.clone()));
+        reader.read_chosen(&fetch, &chosen, slots.clone(), &mut each).expect("readable");
+        let mut expected = read(&bytes);
+        expected.retain(|(series, slot), _| chosen.contains(series) && slots.contains(slot));
+        prop_assert_eq!(selected, expected.into_iter().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn recorded_and_added_slots_are_merged(recorded in spans(0..60), added in spans(0..60)) {
         let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
         for (row, span) in (0..).zip(&recorded) {
@@ -334,7 +352,7 @@ proptest! {
         let mut reader = ChunkReader::new(&bytes, PlaceWidths { block, row });
         let mut latency = SlotLatency::default();
         let mut slots = 0;
-        while let Ok(Some(_)) = reader.next(&mut latency) {
+        while let Ok(Some(_)) = reader.next(&mut |series, _| Ok(series % 2 == 0), &mut latency) {
             slots += 1;
         }
         prop_assert!(slots <= bytes.len());

@@ -65,8 +65,21 @@ impl<'a> Cursor<'a> {
         Ok(bytes.iter().fold(0, |value, byte| (value << 8) | u32::from(*byte)))
     }
 
+    /// Goes over `n` numbers.
+    pub(super) fn pass_numbers(&mut self, n: usize) -> Result<(), Damaged> {
+        for _ in 0..n {
+            while 0x80 <= self.byte()? {}
+        }
+        Ok(())
+    }
+
     /// A number of at most ten bytes: the common kind, kept apart from `u128` for speed.
     pub(super) fn u64(&mut self) -> Result<u64, Damaged> {
+        // Most are below 128.
+        if let Some((byte @ 0..0x80, rest)) = self.0.split_first() {
+            self.0 = rest;
+            return Ok(u64::from(*byte));
+        }
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -87,6 +100,10 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn u128(&mut self) -> Result<u128, Damaged> {
+        if let Some((byte @ 0..0x80, rest)) = self.0.split_first() {
+            self.0 = rest;
+            return Ok(u128::from(*byte));
+        }
         let mut value = 0;
         for shift in (0..128).step_by(7) {
             let byte = self.byte()?;
