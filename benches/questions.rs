@@ -5,6 +5,7 @@
 //! ```text
 //! cargo bench --bench questions -- --spans 10000000
 //! cargo bench --bench questions -- --spans 2000000 --copies 50          memory with 10,000 series
+//! cargo bench --bench questions -- --only "p99 with"                    those questions alone
 //! ```
 
 #![expect(
@@ -73,7 +74,11 @@ fn main() {
         let service = format!("{}-{}", SERVICES[random.below(12) as usize], random.below(copies));
         PercentileQuestion::plain(&service, quantiles(&[0.5, 0.9, 0.99]), range, exemplars)
     };
+    let only = value("--only").unwrap_or_default();
     let mut run = |name: &str, ask: &mut dyn FnMut(&mut Random)| {
+        if !name.contains(&only) {
+            return;
+        }
         let mut times: Vec<Duration> = (0..n)
             .map(|_| {
                 let began = instant();

@@ -10,7 +10,7 @@ use crate::model::{Conventions, Family, SeriesKey, SpanStatus, TimeRange, UnixNa
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
 use super::selection::{Grouping, Groups, Selection, Taken, Target};
-use super::walk::{Places, Slots, Visitor, Walk};
+use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of};
 
 const OVERFLOW_REASON: &str =
@@ -24,7 +24,7 @@ const NAME_OVERFLOW_REASON: &str =
 /// Sees everything that counts, in no order.
 pub(super) trait Sink {
     /// A slot of one series; its exemplars' blocks are numbered as `Places` numbers them.
-    fn slot(&mut self, target: Target<'_>, start: UnixNanos, is_error: bool, latency: &SlotLatency);
+    fn slot(&mut self, target: Target<'_>, at: SlotAt, is_error: bool, latency: &SlotLatency);
     /// A span of the heads.
     fn span(&mut self, target: Target<'_>, at: UnixNanos, is_error: bool, exemplar: Exemplar);
 }
@@ -60,13 +60,14 @@ impl Visitor for Selected<'_> {
     fn choose(&mut self, series: &SeriesList) -> Vec<u32> {
         self.taken = self.selection.taken(series, &mut self.groups);
         // A service that has a series of its own is not among those that have none.
-        if self.taken.is_empty() && series.iter().any(|key| key.service == OVERFLOW && key.family.is_none()) {
+        let is_overflow = |number: u32| series.get(number as usize).is_some_and(|key| key.family.is_none());
+        if self.taken.is_empty() && series.of_service(OVERFLOW).any(is_overflow) {
             let _said = self.overflowed.insert(SERVICE_OVERFLOW_REASON);
         }
         self.taken.iter().map(|taken| taken.number).collect()
     }
 
-    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, start: UnixNanos, latency: &SlotLatency) {
+    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency) {
         let Some(taken) = self.taken.get(chosen) else { return };
         let is_over = |(_, value): &(Cow<'_, str>, Cow<'_, str>)| value == OVERFLOW;
         if matches!(&key.family, Some(Family::Peel { attributes }) if attributes.iter().any(is_over)) {
@@ -75,7 +76,7 @@ impl Visitor for Selected<'_> {
         if key.span_name == OVERFLOW && self.selection.by == Some(Grouping::SpanName) {
             let _said = self.overflowed.insert(NAME_OVERFLOW_REASON);
         }
-        self.sink.slot(taken.target(), start, key.status == SpanStatus::Error, latency);
+        self.sink.slot(taken.target(), at, key.status == SpanStatus::Error, latency);
     }
 }
 
@@ -116,6 +117,9 @@ impl Selected<'_> {
         for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
             let block = places.add_head(batch, head.horizon);
             let of_service = self.selection.scopes_of_service(batch);
+            if !of_service.contains(&true) {
+                continue;
+            }
             let mut groups_of: HashMap<u32, Vec<u32>> = HashMap::new();
             for (row, span) in (0..).zip(&batch.spans) {
                 if !of_service.get(span.scope as usize).copied().unwrap_or(false) {
@@ -148,12 +152,13 @@ mod tests {
     use super::*;
     use crate::model::SpanKind;
     use crate::query::SpansWanted;
+    use crate::query::walk::Lead;
     use std::sync::Arc;
 
     struct Nobody;
 
     impl Sink for Nobody {
-        fn slot(&mut self, _: Target<'_>, _: UnixNanos, _: bool, _: &SlotLatency) {}
+        fn slot(&mut self, _: Target<'_>, _: SlotAt, _: bool, _: &SlotLatency) {}
         fn span(&mut self, _: Target<'_>, _: UnixNanos, _: bool, _: Exemplar) {}
     }
 
@@ -178,7 +183,8 @@ mod tests {
         let mut selected = Selected { selection: &selection, sink, groups, service_is_known: true, taken, overflowed };
         let list: SeriesList = series.iter().cloned().map(Arc::new).collect();
         for (chosen, number) in selected.choose(&list).into_iter().enumerate() {
-            selected.slot(chosen, &series[number as usize], UnixNanos(0), &SlotLatency::default());
+            let at = SlotAt { start: UnixNanos(0), lead: Lead::NOWHERE };
+            selected.slot(chosen, &series[number as usize], at, &SlotLatency::default());
         }
         selected.overflowed.into_iter().collect()
     }

@@ -82,12 +82,13 @@ impl Exemplars<'_> {
         if exemplars_max == 0 {
             return Vec::new();
         }
-        let mut candidates = tally.candidates(|known| known == bucket);
+        let mut candidates = tally.candidates(&bucket.latencies());
         if lookup.only_without.is_none() {
             candidates.truncate(exemplars_max * CANDIDATES_PER_EXEMPLAR);
         }
         let mut found = self.resolve(&candidates, lookup, coverage);
-        let counted = usize::try_from(tally.count_in(bucket)).unwrap_or(usize::MAX);
+        let (counted, lead) = tally.of(bucket);
+        let counted = usize::try_from(counted).unwrap_or(usize::MAX);
         // What is left when groups are taken away has no exemplars of its own, of which the slowest would be one.
         let wanted = match tally.slowest() {
             Some(slowest) if slowest == bucket && lookup.only_without.is_some() => counted,
@@ -95,11 +96,12 @@ impl Exemplars<'_> {
             _ => exemplars_max.min(counted),
         };
         if found.len() < wanted {
-            found.extend(self.resolve(&lookup.in_bucket(bucket, wanted, coverage), lookup, coverage));
+            found.extend(self.resolve(&lookup.in_bucket(bucket, lead, wanted, coverage), lookup, coverage));
         }
         if found.is_empty() {
             // Only damage or retention lead here: the next slower ones are better than none, and say so.
-            let mut above = tally.candidates(|known| bucket < known);
+            let longer = DurationNanos(bucket.high().0 + 1)..=DurationNanos(u64::MAX);
+            let mut above = if bucket == Bucket::TOP { Vec::new() } else { tally.candidates(&longer) };
             let near = exemplars_max * CANDIDATES_PER_EXEMPLAR;
             let above = above.split_off(above.len().saturating_sub(near));
             found = self.resolve(&above, lookup, coverage);
@@ -154,7 +156,7 @@ impl Exemplars<'_> {
         exemplars.sort_unstable_by_key(|one| one.row);
         exemplars.dedup_by_key(|one| one.row);
         let rows: Vec<u32> = exemplars.iter().map(|one| one.row).collect();
-        let (series, scopes) = (opened.open.series(block_no)?, opened.open.scopes(block_no)?);
+        let (series, scopes) = (opened.open.series_of_rows(block_no)?, opened.open.scopes(block_no)?);
         for (one, glance) in exemplars.iter().zip(opened.open.glances(block_no, &rows)?) {
             let Some(key) = series.get(glance.series as usize) else { continue };
             let exemplar = ExemplarAnswer {

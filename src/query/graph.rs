@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::block::ServiceCount;
 use crate::latency::{Exemplar, Quantile, SlotLatency};
-use crate::model::{Connection, Family, SeriesKey, SpanKind, SpanStatus, TimeRange, UnixNanos};
+use crate::model::{Connection, DurationNanos, Family, SeriesKey, SpanKind, SpanStatus, TimeRange};
 use crate::store::{Call, SeriesList};
 
 use super::ids::{SpanIds, ids_of};
 use super::percentile::Counted;
 use super::tally::Tally;
-use super::walk::{Places, Slots, Visitor, Walk};
+use super::walk::{Lead, Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of, whole_slots};
 
 /// What is asked.
@@ -104,7 +104,7 @@ impl Edges<'_> {
             slot.histogram.record(side.latency);
             let place = side.row.and_then(&place);
             slot.exemplars.extend(place.map(|(block, row)| Exemplar { latency: side.latency, block, row }));
-            self.tally(ends, kind).add(&slot, key.status == SpanStatus::Error);
+            self.tally(ends, kind).add(&slot, key.status == SpanStatus::Error, Lead::NOWHERE);
         }
     }
 }
@@ -122,9 +122,9 @@ impl Visitor for Edges<'_> {
         numbers
     }
 
-    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, _start: UnixNanos, latency: &SlotLatency) {
+    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, _at: SlotAt, latency: &SlotLatency) {
         let Some(ends) = self.chosen.get(chosen).cloned() else { return };
-        self.tally(ends, key.kind).add(latency, key.status == SpanStatus::Error);
+        self.tally(ends, key.kind).add(latency, key.status == SpanStatus::Error, Lead::NOWHERE);
     }
 }
 
@@ -163,7 +163,11 @@ impl Query {
             }
         }
         let slowest = |[server, _]: &[Tally; 2]| -> Vec<Exemplar> {
-            server.candidates(|_| true).into_iter().take(question.exemplars_max).collect()
+            server
+                .candidates(&(DurationNanos(0)..=DurationNanos(u64::MAX)))
+                .into_iter()
+                .take(question.exemplars_max)
+                .collect()
         };
         let shown: Vec<Vec<Exemplar>> = edges.tallies.values().map(slowest).collect();
         let ids = ids_of(self, &places, shown.iter().flatten(), &mut coverage);

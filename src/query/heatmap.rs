@@ -8,7 +8,7 @@ use super::contributions::{Contributions, Sink};
 use super::ids::{Ids, SpanIds, ids_of};
 use super::selection::{Selection, SpansWanted, Target};
 use super::steps::resolution_of;
-use super::walk::Slots;
+use super::walk::{SlotAt, Slots};
 use super::{Coverage, Query, QueryError, whole_slots};
 
 /// Traces of a cell.
@@ -112,17 +112,17 @@ impl Matrix {
 }
 
 impl Sink for Matrix {
-    fn slot(&mut self, target: Target<'_>, start: UnixNanos, _is_error: bool, latency: &SlotLatency) {
+    fn slot(&mut self, target: Target<'_>, at: SlotAt, _is_error: bool, latency: &SlotLatency) {
         if !target.whole {
             return;
         }
         for (bucket, count) in latency.histogram.entries() {
-            if let Some(cell) = self.cell(start, *bucket) {
+            if let Some(cell) = self.cell(at.start, *bucket) {
                 cell.count += count;
             }
         }
         for exemplar in &latency.exemplars {
-            self.add_exemplar(start, *exemplar);
+            self.add_exemplar(at.start, *exemplar);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Questions and their answers. Plain synchronous code over a snapshot of the store; doors in `api` turn it into
 //! protocols. Every answer says what it covers and what is missing.
 
+mod buckets;
 mod contributions;
 mod critical_path;
 mod exemplars;

@@ -12,7 +12,7 @@ use super::selection::{GroupLabel, Grouping, Selection, SpansWanted, Target};
 use super::steps::{StepRow, Steps, resolution_of};
 use super::tally::Tally;
 use super::traceql::{Field, Filter, RowScan, ServiceChoice};
-use super::walk::Slots;
+use super::walk::{SlotAt, Slots};
 use super::{ATTEMPTS, Coverage, ExemplarAnswer, Query, QueryError, whole_slots};
 
 /// Steps of one answer, as in Prometheus.
@@ -146,13 +146,13 @@ impl Window {
 }
 
 impl Sink for Window {
-    fn slot(&mut self, target: Target<'_>, _start: UnixNanos, is_error: bool, latency: &SlotLatency) {
+    fn slot(&mut self, target: Target<'_>, at: SlotAt, is_error: bool, latency: &SlotLatency) {
         if target.whole {
-            self.whole.add(latency, is_error);
+            self.whole.add(latency, is_error, at.lead);
         }
         for number in target.groups {
             if let Some(group) = self.group(*number) {
-                group.add(latency, is_error);
+                group.add(latency, is_error, at.lead);
             }
         }
     }
@@ -216,6 +216,7 @@ impl Query {
         let counting = Counting::of(self, question, range)?;
         let mut window = Window { whole: Tally::dense(), groups: Vec::new() };
         let mut found = counting.collect(self, snapshot, Slots::Fewest, &mut window)?;
+        window.groups.iter_mut().for_each(Tally::settle);
         if !found.service_is_known {
             let nearest = self.nearest_services(&question.service)?;
             return Err(QueryError::UnknownService { service: question.service.clone(), nearest });

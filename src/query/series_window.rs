@@ -20,7 +20,7 @@ use crate::model::{
 };
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
-use super::walk::{Places, Slots, Visitor, Walk};
+use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError};
 
 /// A series whatever the status of its spans.
@@ -199,9 +199,9 @@ impl Visitor for Chosen<'_, '_> {
         numbers
     }
 
-    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, start: UnixNanos, latency: &SlotLatency) {
+    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency) {
         let Some(series) = self.positions.get(chosen).copied() else { return };
         let latency = CountedLatency::Slot(&latency.histogram);
-        (self.each)(Counted { series, status: key.status, at: start, latency });
+        (self.each)(Counted { series, status: key.status, at: at.start, latency });
     }
 }

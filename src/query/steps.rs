@@ -8,6 +8,7 @@ use super::contributions::Sink;
 use super::percentile::Counted;
 use super::selection::Target;
 use super::tally::Tally;
+use super::walk::{Lead, SlotAt};
 
 /// One step.
 #[derive(Clone, Debug)]
@@ -63,9 +64,9 @@ impl Steps {
 }
 
 impl Sink for Steps {
-    fn slot(&mut self, target: Target<'_>, start: UnixNanos, is_error: bool, latency: &SlotLatency) {
-        if let Some(tally) = self.at(start).filter(|_| target.whole) {
-            tally.add(latency, is_error);
+    fn slot(&mut self, target: Target<'_>, at: SlotAt, is_error: bool, latency: &SlotLatency) {
+        if let Some(tally) = self.at(at.start).filter(|_| target.whole) {
+            tally.add(latency, is_error, Lead::NOWHERE);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The walk through the slots of a snapshot: those of blocks in partitions that grow, roll-ups of sealed ones. What is
 //! wanted of them a `Visitor` says.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,8 +14,6 @@ use super::{Coverage, Query, QueryError};
 
 /// Length of a day in nanoseconds: the coarsest slot.
 const DAY: u64 = 86_400_000_000_000;
-/// Series between two that are wanted that are read with them rather than passed over: about a chunk's worth.
-const SERIES_GAP_MAX: u32 = 64;
 
 /// Which slots make up the window.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +53,69 @@ pub(super) trait Visitor {
     fn choose(&mut self, series: &SeriesList) -> Vec<u32>;
     /// Takes one slot of a series, by its position in what was chosen. Its exemplars' blocks are numbered as `Places`
     /// numbers them.
-    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, start: UnixNanos, latency: &SlotLatency);
+    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency);
 }
+
+/// When a slot begins, and where it was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotAt {
+    pub(super) start: UnixNanos,
+    pub(super) lead: Lead,
+}
+
+/// Leads back to a slot of one series that was read: what it counted is stored there. Higher ones are of longer slots,
+/// for which more exemplars were kept on the way, and of those of newer ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lead {
+    /// Number of the slot among those that were read; 0 leads nowhere.
+    slot: u32,
+    /// Number of the series in the table.
+    series: u32,
+}
+
+impl Lead {
+    pub(super) const NOWHERE: Self = Self { slot: 0, series: 0 };
+}
+
+/// What a lead leads to.
+#[derive(Debug)]
+pub(super) struct Led<'a> {
+    pub(super) opened: &'a Opened,
+    pub(super) slots: LedSlots,
+    pub(super) series: u32,
+}
+
+/// Slots of a partition.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LedSlots {
+    /// One of the roll-ups.
+    Rollup(Resolution, Slot),
+    /// Those of a block that lie in the window.
+    Block(u64),
+}
+
+impl LedSlots {
+    /// What the numbers of such slots begin with.
+    fn kind(self) -> u32 {
+        match self {
+            Self::Block(_) => 1,
+            Self::Rollup(resolution, _) => 2 + resolution as u32,
+        }
+    }
+}
+
+/// Bits of a slot's number behind its kind.
+const NUMBER_BITS: u32 = 29;
 
 /// Where the spans are: partitions that were opened, and the heads. Blocks are numbered throughout, those of the heads
 /// (their batches) last.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     pub(super) opens: Vec<Opened>,
+    /// By the number of the first slot: the position among the open partitions, and that slot.
+    numbered: BTreeMap<u32, (usize, LedSlots)>,
+    /// How many slots have a number.
+    n_numbered: u32,
     heads: Vec<(Arc<SpanBatch>, UnixNanos)>,
 }
 
@@ -109,6 +163,29 @@ impl Places {
     pub(super) fn heads(&self) -> impl Iterator<Item = (u32, &Arc<SpanBatch>, UnixNanos)> {
         let first = self.last_block().saturating_add(1);
         (first..).zip(&self.heads).map(|(block, (batch, horizon))| (block, batch, *horizon))
+    }
+
+    /// Numbers `n` slots of the partition that was opened last, of which `slots` is the first, and gives its number; 0 when
+    /// there are too many.
+    fn number(&mut self, slots: LedSlots, n: u64) -> u32 {
+        let behind = u32::try_from(n).ok().and_then(|n| self.n_numbered.checked_add(n));
+        let Some(behind) = behind.filter(|behind| behind >> NUMBER_BITS == 0) else { return 0 };
+        let first = (slots.kind() << NUMBER_BITS) | self.n_numbered;
+        self.n_numbered = behind;
+        let _new = self.numbered.insert(first, (self.opens.len().saturating_sub(1), slots));
+        first
+    }
+
+    /// Where a lead leads; `None` when nowhere.
+    pub(super) fn led(&self, lead: Lead) -> Option<Led<'_>> {
+        let (first, (opened, slots)) = self.numbered.range(..=lead.slot).next_back()?;
+        let slots = match *slots {
+            LedSlots::Rollup(resolution, slot) => {
+                LedSlots::Rollup(resolution, Slot(slot.0 + u64::from(lead.slot - first)))
+            }
+            LedSlots::Block(block_no) => LedSlots::Block(block_no),
+        };
+        Some(Led { opened: self.opens.get(*opened)?, slots, series: lead.series })
     }
 
     /// What a question-wide block number means.
@@ -194,9 +271,9 @@ impl Walk<'_> {
             }
             let keys = open.series(block_no)?;
             let wanted = Wanted { chosen: visitor.choose(&keys), keys, base };
-            wanted.visit(Resolution::TenSeconds, visitor, |series, each| {
-                open.block_slots(block_no, series, slots.clone(), each)
-            })?;
+            let number = self.places.number(LedSlots::Block(block_no), 1);
+            let at = |slot| (number, Resolution::TenSeconds.start_of(slot));
+            wanted.visit(&at, visitor, |series, each| open.block_slots_of(block_no, series, slots.clone(), each))?;
         }
         Ok(())
     }
@@ -216,9 +293,15 @@ impl Walk<'_> {
             range = self.widened(range, finest, manifest);
         }
         for (resolution, slots) in self.slots.of(range) {
+            // What has left is found nowhere.
+            let n = slots.end.0.saturating_sub(slots.start.0);
+            let first = (!has_left).then(|| self.places.number(LedSlots::Rollup(resolution, slots.start), n));
+            let first = first.filter(|first| *first != 0);
+            let number = |slot: Slot| Some(first? + u32::try_from(slot.0.checked_sub(slots.start.0)?).ok()?);
+            let at = |slot| (number(slot).unwrap_or(0), resolution.start_of(slot));
             for window in rollup_windows(resolution, &slots) {
                 let table = open.rollup(window);
-                wanted.visit(resolution, visitor, |series, each| table.read(series, slots.clone(), each))?;
+                wanted.visit(&at, visitor, |series, each| table.read_chosen(series, slots.clone(), each))?;
             }
         }
         Ok(())
@@ -257,23 +340,23 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Gives the visitor the slots that `read` gives of those series. Neighbours are read together.
+    /// Gives the visitor the slots that `read` gives of those series; `at` says number and start of each.
     fn visit(
         &self,
-        resolution: Resolution,
+        at: &dyn Fn(Slot) -> (u32, UnixNanos),
         visitor: &mut dyn Visitor,
-        mut read: impl FnMut(Range<u32>, EachSlot<'_>) -> Result<(), StoreError>,
+        read: impl FnOnce(&[u32], EachSlot<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        for run in self.chosen.chunk_by(|a, b| b - a <= SERIES_GAP_MAX) {
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            read(*first..*last + 1, &mut |series, slot, latency| {
-                let Ok(at) = self.chosen.binary_search(&series) else { return };
-                let Some(key) = self.keys.get(series as usize) else { return };
-                latency.raise_blocks(self.base);
-                visitor.slot(at, key, resolution.start_of(slot), latency);
-            })?;
+        if self.chosen.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        read(&self.chosen, &mut |series, slot, latency| {
+            let Ok(chosen) = self.chosen.binary_search(&series) else { return };
+            let Some(key) = self.keys.get(series as usize) else { return };
+            latency.raise_blocks(self.base);
+            let (slot, start) = at(slot);
+            visitor.slot(chosen, key, SlotAt { start, lead: Lead { slot, series } }, latency);
+        })
     }
 }
 

@@ -22,7 +22,7 @@ use super::series_table::{SeriesList, SeriesTable, decode_series};
 const SCOPES_KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of a slot table that are read before its directory says which others are needed: a page.
-const FRONT_BYTES: u32 = PAGE_PAYLOAD_BYTES as u32;
+const FRONT_BYTES: usize = PAGE_PAYLOAD_BYTES;
 
 /// Sees one slot of one series; the buffer is used again.
 pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
@@ -179,13 +179,11 @@ impl OpenPartition {
     /// # Errors
     /// `Block` or `Damaged`.
     pub fn series_of_rows(&self, block_no: u64) -> Result<SeriesList, StoreError> {
-        match self.series.known(block_no) {
-            Some(known) => Ok(known),
-            None => {
-                let series = self.with_block(block_no, |block, sections| block.series(sections))?;
-                Ok(series.into_iter().map(Arc::new).collect())
-            }
+        if let Some(known) = self.series.known(block_no) {
+            return Ok(known);
         }
+        let series = self.with_block(block_no, |block, sections| block.series(sections))?;
+        Ok(series.into_iter().map(Arc::new).collect())
     }
 
     /// Spans of one block by row, ascending; exactly as they were sent.
@@ -342,7 +340,7 @@ impl OpenPartition {
             return Ok(());
         }
         // Most directories are in the first page, and what a small table holds as well.
-        let front = self.pages.read(place, 0..len.min(FRONT_BYTES))?;
+        let front = self.pages.read(place, 0..len.min(u32::try_from(FRONT_BYTES).unwrap_or(len)))?;
         let fetch = |range: Range<u32>| match front.get(range.start as usize..range.end as usize) {
             Some(known) => Ok(known.to_vec()),
             None => self.pages.read(place, range),

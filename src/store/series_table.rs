@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn long_lists_are_kept_while_their_names_are_the_same_ones_and_no_longer() {
         let table = SeriesTable::default();
-        let names = |from: usize| (from..from + LIST_KEPT_MAX + 1).map(|at| key("", "cart", format!("{at}"))).collect();
+        let names = |from: usize| (from..=from + LIST_KEPT_MAX).map(|at| key("", "cart", format!("{at}"))).collect();
         let is_kept = |block_no, from| {
             let first = table.list(block_no, || Ok(names(from))).unwrap();
             Arc::ptr_eq(&first.0, &table.list(block_no, || Ok(names(from))).unwrap().0)

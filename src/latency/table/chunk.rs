@@ -138,9 +138,9 @@ impl<'a> ChunkReader<'a> {
                 (true, is_single) => {
                     latency.clear();
                     if is_single {
-                        self.single(latency)?
+                        self.single(latency)?;
                     } else {
-                        self.general(latency)?
+                        self.general(latency)?;
                     }
                     return Ok(Some((series, slot)));
                 }
