@@ -129,8 +129,12 @@ impl Lookup<'_> {
             return Ok(hit.kept);
         }
         let (mut found, mut looked_at) = (Vec::new(), HashSet::new());
-        let named = hit.blocks.into_iter().map(|block_no| (block_no, opened.open.block(block_no))).collect();
-        self.in_blocks(opened, named, bucket, &slots, 1, &mut found, &mut looked_at)?;
+        for block_no in hit.blocks.into_iter().rev().filter(|block_no| looked_at.insert(*block_no)) {
+            self.in_block(opened, block_no, bucket, 1, &mut found)?;
+            if !found.is_empty() {
+                break;
+            }
+        }
         if found.is_empty() {
             let blocks = opened.open.blocks(opened.visible);
             self.in_blocks(opened, blocks, bucket, &slots, 1, &mut found, &mut looked_at)?;
@@ -252,7 +256,9 @@ impl Lookup<'_> {
         bucket: Bucket,
         slots: &Range<Slot>,
     ) -> Result<bool, StoreError> {
-        let taken = self.series_of(&opened.open.series(block_no)?);
+        let by_family = self.group.is_some() && self.selection.is_grouped_by_resource();
+        let open = &opened.open;
+        let taken = self.series_of(&if by_family { open.series(block_no)? } else { open.series_of_rows(block_no)? });
         let mut counted = false;
         opened.open.block_slots_of(block_no, &taken, slots.clone(), &mut |_, _, latency| {
             counted |= latency.histogram.contains(bucket);
@@ -270,7 +276,8 @@ impl Lookup<'_> {
     ) -> Result<(), StoreError> {
         let Some(block) = opened.open.block(block_no) else { return Ok(()) };
         let mut groups = Groups::default();
-        let taken = self.selection.taken(&opened.open.series(block_no)?, &mut groups);
+        // Families have no rows of their own.
+        let taken = self.selection.taken(&opened.open.series_of_rows(block_no)?, &mut groups);
         let horizon = block.summary().horizon;
         let by_place = self.only_without.is_some() || self.group.is_some() && self.selection.is_grouped_by_resource();
         let is_meant = |taken: &Taken| {
@@ -361,3 +368,6 @@ fn slots_with(
 fn ten_seconds(range: TimeRange) -> Range<Slot> {
     Resolution::TenSeconds.slot_of(range.start)..Resolution::TenSeconds.slot_of(range.end)
 }
+
+#[cfg(test)]
+mod tests;
