@@ -10,8 +10,8 @@ use crate::model::DurationNanos;
 use super::buckets::Buckets;
 use super::walk::Lead;
 
-/// Candidates after which the usual three of each band are chosen, so that their number is bounded: 1 MiB of them.
-const CANDIDATES_MAX: usize = 65_536;
+/// Candidates after which the usual three of each band are chosen, so that their number is bounded: 256 KiB of them.
+const CANDIDATES_MAX: usize = 16_384;
 /// The same for one of many.
 const CANDIDATES_OF_ONE_MAX: usize = 4_096;
 
