@@ -107,45 +107,46 @@ impl SeriesTable {
     }
 }
 
-/// Series of the roll-ups of partitions that were closed: who asks for more partitions than may be open opens them in
-/// turn, and to read the names would take longer than to read the slots.
+/// Lists of partitions that were closed: who asks for more partitions than may be open opens them in turn, and to read the
+/// names would take longer than to read the slots.
 #[derive(Debug)]
 pub(super) struct ClosedLists {
     /// By the identity of the partition, the one closed last behind.
-    lists: VecDeque<(u64, SeriesList)>,
-    /// Series in all of them.
-    n_series: usize,
-    series_max: usize,
+    tables: VecDeque<(u64, State)>,
+    names_max: usize,
 }
 
 impl ClosedLists {
     /// Half of what the names of so many open partitions may take.
     pub(super) fn beside(open_partitions_max: usize) -> Self {
-        let series_max = open_partitions_max.saturating_mul(SERIES_MAX / 2);
-        Self { lists: VecDeque::new(), n_series: 0, series_max }
+        Self { tables: VecDeque::new(), names_max: open_partitions_max.saturating_mul(SERIES_MAX / 2) }
     }
 
     /// Keeps what a partition knows while it is closed.
     pub(super) fn keep(&mut self, identity: u64, table: &SeriesTable) {
-        let Some(list) = table.known(ROLLUPS) else { return };
-        self.n_series += list.len();
-        self.lists.push_back((identity, list));
-        while self.series_max < self.n_series {
-            let Some((_, oldest)) = self.lists.pop_front() else { break };
-            self.n_series -= oldest.len();
+        self.tables.push_back((identity, std::mem::take(&mut *table.state.lock())));
+        let mut names = self.tables.iter().map(|(_, table)| table.names_worth()).sum::<usize>();
+        while self.names_max < names {
+            let Some((_, oldest)) = self.tables.pop_front() else { break };
+            names -= oldest.names_worth();
         }
     }
 
     /// Gives it back to the partition when it is opened again.
     pub(super) fn give(&mut self, identity: u64, table: &SeriesTable) {
-        let Some(at) = self.lists.iter().position(|(known, _)| *known == identity) else { return };
-        let Some((_, list)) = self.lists.remove(at) else { return };
-        self.n_series -= list.len();
-        table.state.lock().know(ROLLUPS, &list);
+        let at = self.tables.iter().position(|(known, _)| *known == identity);
+        if let Some((_, known)) = at.and_then(|at| self.tables.remove(at)) {
+            *table.state.lock() = known;
+        }
     }
 }
 
 impl State {
+    /// Its memory as a number of names: a name in a list takes 8 bytes of some 200.
+    fn names_worth(&self) -> usize {
+        self.names.len() + self.lists.iter().flatten().map(|list| list.len()).sum::<usize>() / 24
+    }
+
     fn know(&mut self, block_no: u64, list: &SeriesList) {
         let at = usize::try_from(block_no).unwrap_or(usize::MAX);
         if self.lists.len() <= at {
@@ -282,19 +283,20 @@ mod tests {
             let _list = table.list(ROLLUPS, || Ok(keys)).unwrap();
             table
         };
-        let mut closed = ClosedLists::beside(1);
-        (0..4).for_each(|identity| closed.keep(identity, &table(SERIES_MAX / 6)));
+        let names_max = 3 * table(6_000).state.lock().names_worth();
+        let mut closed = ClosedLists { tables: VecDeque::new(), names_max };
+        (0..4).for_each(|identity| closed.keep(identity, &table(6_000)));
         let came_back = |closed: &mut ClosedLists, identity| {
             let again = SeriesTable::default();
             closed.give(identity, &again);
             again.known(ROLLUPS).map(|list| list.len())
         };
         let back: Vec<_> = (0..5).map(|identity| came_back(&mut closed, identity)).collect();
-        let kept = Some(SERIES_MAX / 6);
-        assert_eq!(back, [None, kept, kept, kept, None], "three make a half");
-        assert_eq!((closed.n_series, came_back(&mut closed, 2)), (0, None), "given back once");
-        closed.keep(7, &table(SERIES_MAX));
-        assert_eq!((closed.n_series, came_back(&mut closed, 7)), (0, None), "too long");
+        let kept = Some(6_000);
+        assert_eq!(back, [None, kept, kept, kept, None], "three find room");
+        assert_eq!((closed.tables.len(), came_back(&mut closed, 2)), (0, None), "given back once");
+        closed.keep(7, &table(20_000));
+        assert_eq!((closed.tables.len(), came_back(&mut closed, 7)), (0, None), "too long");
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn a_planted_slow_zone_node_or_version_comes_first_of_all_places() {
     let mut planted = Vec::new();
     for seed in 0..SEEDS {
         let (request, slow) = spans_of(&format!("service-{seed}"), seed);
-        assert_eq!(server.send(&request).status, 200);
+        server.deliver(&request);
         planted.push(slow);
     }
     let mut missed = Vec::new();

@@ -81,7 +81,7 @@ fn fill(server: &TestServer, random: &mut Random) -> Exact {
             }
         });
         let resource_spans = vec![service_spans(service, zone, spans.collect())];
-        assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
+        server.deliver(&ExportTraceServiceRequest { resource_spans });
     }
     exact
 }
@@ -258,7 +258,7 @@ fn a_head_of_more_spans_than_candidates_are_kept_brings_one_of_every_bucket() {
             }
         });
         let resource_spans = vec![service_spans("cart", None, spans.collect())];
-        assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
+        server.deliver(&ExportTraceServiceRequest { resource_spans });
     }
     let q: Vec<String> = (1..50).map(|part| format!("0.{:02}", part * 2)).collect();
     let answer = server.json(&format!("/spandrel/v1/percentile?service=cart&exemplars=1&q={}", q.join(",")));

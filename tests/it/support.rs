@@ -127,6 +127,19 @@ impl TestServer {
         self.post("application/x-protobuf", &request.encode_to_vec())
     }
 
+    /// The same until it is taken: a slow machine refuses for a while.
+    pub(crate) fn deliver(&self, request: &ExportTraceServiceRequest) {
+        for _ in 0..200 {
+            let answer = self.send(request);
+            if answer.status != 503 {
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("refused for too long");
+    }
+
     pub(crate) fn post(&self, content_type: &str, body: &[u8]) -> Answer {
         post(&format!("http://{}/v1/traces", self.addresses.otlp_http), &[("content-type", content_type)], body)
     }

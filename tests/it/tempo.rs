@@ -18,7 +18,7 @@ fn bare(server: &TestServer) {
     };
     let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
     let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
-    assert_eq!(server.send(&ExportTraceServiceRequest { resource_spans }).status, 200);
+    server.deliver(&ExportTraceServiceRequest { resource_spans });
 }
 
 #[test]
