@@ -140,17 +140,18 @@ impl Query {
         }
         let range = whole_slots(asked);
         let store = self.store()?;
-        let snapshot = store.snapshot();
-        let (mut coverage, mut places) = (coverage_of(&snapshot), Places::default());
+        let calls = store.snapshot_of_calls();
+        let snapshot = &calls.snapshot;
+        let (mut coverage, mut places) = (coverage_of(snapshot), Places::default());
         let mut edges = Edges { question, tallies: BTreeMap::new(), chosen: Vec::new() };
         let slots = Slots::Fewest;
         Walk { query: self, range, slots, coverage: &mut coverage, places: &mut places, whole_slots: None }
-            .visit(&snapshot, &mut edges)?;
+            .visit(snapshot, &mut edges)?;
         let mut blocks: Vec<Vec<u32>> = Vec::new();
         for head in &snapshot.heads {
             blocks.push(head.batches.iter().map(|batch| places.add_head(batch, head.horizon)).collect());
         }
-        store.calls_of_heads(&snapshot.heads, &mut |head, rows, call| {
+        calls.calls_of_heads(&mut |head, rows, call| {
             let place = |row: u32| {
                 let row = rows.get(row as usize)?;
                 Some((*blocks.get(head)?.get(row.batch as usize)?, row.row))

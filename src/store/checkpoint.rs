@@ -10,7 +10,7 @@ use crate::limits::BLOCK_SPANS_MAX;
 
 use super::engine::Batch;
 use super::pages::{BlockSections, Checkpoint, Kind, Place};
-use super::pairing::Pairing;
+use super::pairing::{Paired, Pairing};
 use super::slots::Counting;
 use super::{FrozenHead, HeadPart, OpenPartition, Store, StoreError, duplicates, files, slots};
 
@@ -41,17 +41,21 @@ impl Store {
         let open = partition.open(&self.config)?;
         let outcome = if frozen.part.last_sequence <= open.checkpoint().sequence {
             // The attempt before said that it failed, and yet it was written.
-            Ok((Checkpointed { spans: frozen.part.spans, ..Checkpointed::default() }, 0))
+            Ok(Written {
+                outcome: Checkpointed { spans: frozen.part.spans, ..Checkpointed::default() },
+                ..Written::default()
+            })
         } else {
             open.write_block(&frozen.part, &self.counting)
         };
         partition.set_failing(outcome.is_err());
-        let (written, bytes) = outcome?;
+        let Written { outcome: written, bytes, paired } = outcome?;
         partition.add_block_bytes(bytes);
         {
             let mut state = self.state.write();
             partition.show_blocks(open.checkpoint().blocks);
             state.frozen.retain(|known| !Arc::ptr_eq(known, frozen));
+            self.counting.take_over(paired);
         }
         self.counters.spans_stored.add(written.spans);
         let same = written.duplicates - written.conflicting;
@@ -66,10 +70,19 @@ impl Store {
     }
 }
 
+/// What was written.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    outcome: Checkpointed,
+    bytes: u64,
+    /// For the one who shows the blocks.
+    pub(super) paired: Paired,
+}
+
 impl OpenPartition {
     /// Writes the spans of `part` that no block holds yet as the next block, or as several when they are too many for one,
-    /// and notes what is covered; all of it at once. Returns the bytes written as well. One thread at a time.
-    pub(super) fn write_block(&self, part: &HeadPart, counting: &Counting) -> Result<(Checkpointed, u64), StoreError> {
+    /// and notes what is covered; all of it at once. One thread at a time.
+    pub(super) fn write_block(&self, part: &HeadPart, counting: &Counting) -> Result<Written, StoreError> {
         let before = self.checkpoint();
         let mut ordered = block::order(&part.batches);
         let repeats = duplicates::leave_out_stored(self, &part.batches, &mut ordered.rows, &counting.counters);
@@ -82,7 +95,7 @@ impl OpenPartition {
         let mut batch = Batch::default();
         let mut checkpoint = Checkpoint { sequence: part.last_sequence, ..before };
         let source = Source { part, counting, dir: self.pages.path() };
-        let waiting = counting.waiting.read();
+        let waiting = Arc::clone(&counting.waiting.lock());
         let mut pairing = waiting.pairing();
         let mut pieces = pieces(&ordered.rows);
         while let Some(rows) = pieces.pop() {
@@ -98,7 +111,6 @@ impl OpenPartition {
             }
         }
         let paired = pairing.into_paired();
-        drop(waiting);
         checkpoint.pages += batch.pages();
         batch.put_checkpoint(checkpoint);
         let bytes = batch.bytes();
@@ -109,8 +121,7 @@ impl OpenPartition {
             self.add_block(block_no, Arc::new(block));
         }
         self.set_checkpoint(checkpoint);
-        counting.waiting.write().take_over(paired);
-        Ok((outcome, bytes))
+        Ok(Written { outcome, bytes, paired })
     }
 }
 

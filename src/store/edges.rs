@@ -16,8 +16,8 @@ use crate::model::{
     Connection, DurationNanos, Family, SeriesKey, Span, SpanBatch, SpanId, SpanKind, SpanStatus, UnixNanos, Value,
 };
 
-use super::pairing::{End, Half, Pairing};
-use super::{HeadPart, Store};
+use super::pairing::{End, Half, Pairing, Waiting};
+use super::{HeadPart, Snapshot, Store};
 
 /// Client of requests whose sender is unknown.
 const USER: &str = "user";
@@ -80,13 +80,29 @@ impl Edge {
     }
 }
 
+/// A snapshot, and what its heads may be paired with.
+#[derive(Debug)]
+pub struct SnapshotOfCalls {
+    /// The blocks hold all calls but those whose later half is in its heads.
+    pub snapshot: Snapshot,
+    waiting: Arc<Waiting>,
+}
+
 impl Store {
+    /// Everything that is stored, as of now, and the halves of calls that wait then: a block shows its calls, and takes
+    /// their halves away, in one step.
+    pub fn snapshot_of_calls(&self) -> SnapshotOfCalls {
+        let state = self.state.read();
+        SnapshotOfCalls { snapshot: state.snapshot(), waiting: Arc::clone(&self.counting.waiting.lock()) }
+    }
+}
+
+impl SnapshotOfCalls {
     /// Every call that is in no block yet, with the position of its head and the rows that its sides count through. Cost: one
     /// ordering of the heads.
-    pub fn calls_of_heads(&self, heads: &[HeadPart], each: &mut dyn FnMut(usize, &[RowRef], Call)) {
-        let waiting = self.counting.waiting.read();
-        let mut pairing = waiting.pairing();
-        for (at, head) in heads.iter().enumerate() {
+    pub fn calls_of_heads(&self, each: &mut dyn FnMut(usize, &[RowRef], Call)) {
+        let mut pairing = self.waiting.pairing();
+        for (at, head) in self.snapshot.heads.iter().enumerate() {
             let rows = block::order(&head.batches).rows;
             calls(head, &rows, &mut pairing, &mut |call| each(at, &rows, call));
         }

@@ -61,7 +61,7 @@ pub use backup::{
 pub use check::{DatabaseReport, IdleDir, IdlePartition, Standing};
 pub use checkpoint::Checkpointed;
 pub use copying::Progress;
-pub use edges::{Call, Side};
+pub use edges::{Call, Side, SnapshotOfCalls};
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
@@ -320,6 +320,15 @@ pub struct Snapshot {
 }
 
 impl State {
+    fn snapshot(&self) -> Snapshot {
+        let mut heads: Vec<HeadPart> = self.frozen.iter().map(|frozen| frozen.part.clone()).collect();
+        heads.extend(self.head.part());
+        let partitions =
+            self.partitions.iter().map(|partition| (Arc::clone(partition), partition.visible_blocks())).collect();
+        let quarantined = self.quarantined.iter().filter(|name| !partition::is_rebuilt(name)).cloned().collect();
+        Snapshot { heads, partitions, quarantined, reservations: self.reservations() }
+    }
+
     fn reservations(&self) -> Vec<String> {
         let mut reservations = Vec::new();
         for partition in &self.partitions {
@@ -458,13 +467,7 @@ impl Store {
 
     /// Everything that is stored, as of now. Cost: a few reference counts per batch of the head.
     pub fn snapshot(&self) -> Snapshot {
-        let state = self.state.read();
-        let mut heads: Vec<HeadPart> = state.frozen.iter().map(|frozen| frozen.part.clone()).collect();
-        heads.extend(state.head.part());
-        let partitions =
-            state.partitions.iter().map(|partition| (Arc::clone(partition), partition.visible_blocks())).collect();
-        let quarantined = state.quarantined.iter().filter(|name| !partition::is_rebuilt(name)).cloned().collect();
-        Snapshot { heads, partitions, quarantined, reservations: state.reservations() }
+        self.state.read().snapshot()
     }
 
     /// The blocks of a partition, opened if need be. Sealed ones are kept open in a small least-recently-used list.

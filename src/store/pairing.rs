@@ -37,7 +37,7 @@ pub(super) type CallId = (TraceId, SpanId);
 
 /// Halves of the blocks before. Lives as long as the process: a call whose halves are in blocks before and behind a
 /// restart is missed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
     clients: HashMap<CallId, Half>,
     servers: HashMap<CallId, Half>,
@@ -65,7 +65,7 @@ struct Change {
 }
 
 /// What becomes of all that waited.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Paired {
     clients: Change,
     servers: Change,
@@ -123,8 +123,12 @@ impl Halves<'_> {
             }
         }
         new.retain(|_, half| {
+            let over = is_over(half);
+            if over {
+                each(half);
+            }
             half.row = None;
-            !is_over(half)
+            !over
         });
     }
 }
@@ -186,6 +190,12 @@ mod tests {
             assert_eq!(pairing.clients.take(call(2)).and_then(|half| half.row), None, "its row was of another block");
         });
         assert_eq!(seen, ["old"]);
+        let mut late = Vec::new();
+        after(&mut waiting, |pairing| {
+            pairing.clients.keep(call(3), half("late", 1));
+            pairing.give_up(UnixNanos(11_000_000_000), &mut |half| late.push((half.of.service.clone(), half.row)));
+        });
+        assert_eq!(late, [("late".to_owned(), Some(7))], "it came after its wait: with its row");
     }
 
     #[test]

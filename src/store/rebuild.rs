@@ -44,7 +44,9 @@ impl Rebuild {
     fn flush(&mut self) -> Result<(), StoreError> {
         let Some(part) = self.head.take() else { return Ok(()) };
         // The spans were counted when they were stored first.
-        self.open.write_block(&part, &self.counting).map(drop)
+        let written = self.open.write_block(&part, &self.counting)?;
+        self.counting.take_over(written.paired);
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
 use crate::block::{Encoded, RowRef, span_at};
 use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, counting_instant};
@@ -18,7 +18,7 @@ use crate::telemetry::Counters;
 
 use super::HeadPart;
 use super::edges::{self, Call, Edge};
-use super::pairing::{Pairing, Waiting};
+use super::pairing::{Paired, Pairing, Waiting};
 use super::peel::Spots;
 use super::series_table::encode_series;
 
@@ -37,13 +37,18 @@ pub(super) struct Counting {
     pub(super) conventions: Arc<Conventions>,
     pub(super) counters: Arc<Counters>,
     /// Halves of calls in the blocks before.
-    pub(super) waiting: RwLock<Waiting>,
+    pub(super) waiting: Mutex<Arc<Waiting>>,
 }
 
 impl Counting {
     pub(super) fn new(conventions: &Arc<Conventions>, counters: &Arc<Counters>) -> Self {
         let (conventions, counters) = (Arc::clone(conventions), Arc::clone(counters));
-        Self { conventions, counters, waiting: RwLock::default() }
+        Self { conventions, counters, waiting: Mutex::default() }
+    }
+
+    /// What a block that is shown now found. Costs a copy while someone looks at what waited before.
+    pub(super) fn take_over(&self, paired: Paired) {
+        Arc::make_mut(&mut *self.waiting.lock()).take_over(paired);
     }
 }
 

@@ -1,3 +1,4 @@
+mod calls;
 mod large;
 mod remnants;
 mod rollups;
