@@ -204,10 +204,12 @@ function standing(span, trees) {
 
 function details(span, trees) {
   const own = { span: span.id, ...standing(span, trees), scope: span.scope, ...(span.message ? { status: span.message } : {}) };
-  const rows = [...Object.entries(own), ...Object.entries({ ...span.attributes, ...span.resource })];
+  const rows = [...Object.entries(own), ...Object.entries(span.attributes)];
   for (const [name, of] of span.events) rows.push([`event ${name}`, Object.entries(of).map(([k, v]) => `${k}=${v}`).join("  ")]);
-  return element("table", { className: "details" }, ...rows.map(([key, text]) =>
-    element("tr", {}, element("td", { className: "soft" }, key), element("td", { className: "mono" }, text))));
+  const row = (className) => ([key, text]) =>
+    element("tr", { className }, element("td", { className: "soft" }, key), element("td", { className: "mono" }, text));
+  // Apart from the span's own, which may have the same keys.
+  return element("table", { className: "details" }, ...rows.map(row("")), ...Object.entries(span.resource).map(row("resource")));
 }
 
 async function showTrace(id, wanted) {
@@ -244,7 +246,7 @@ async function showTrace(id, wanted) {
     element("div", { className: "soft" }, `${time(String(start))}, ${duration(whole)}, ${spans.length} spans, ${services} services; click a span`),
     trees === 0 ? null : element("div", { className: "soft" },
       `thick bars: on the critical path${trees > 1 ? " of their tree" : ""}; p97.3: 97.3 % of such spans within half an hour were not slower`),
-    coverage(missing), ...rows];
+    coverage(missing), element("div", { className: "spans" }, ...rows)];
 }
 
 async function show() {
