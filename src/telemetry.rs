@@ -146,6 +146,8 @@ pub struct Counters {
     pub partitions_sealed: Counter,
     /// Partitions removed by retention.
     pub partitions_dropped: Counter,
+    /// Times that retention could not do all that it should.
+    pub retention_failures: Counter,
     /// Partitions moved to quarantine.
     pub partitions_quarantined: Counter,
     /// Reads that met a damaged page.

@@ -110,6 +110,7 @@ impl Collector for OwnMetrics {
             ("store_checkpoints", "Blocks written.", &counters.checkpoints),
             ("store_partitions_sealed", "Partitions sealed.", &counters.partitions_sealed),
             ("store_partitions_dropped", "Partitions removed by retention.", &counters.partitions_dropped),
+            ("store_retention_failures", "Times spans stayed past retention.", &counters.retention_failures),
             ("store_partitions_quarantined", "Partitions moved to quarantine.", &counters.partitions_quarantined),
             ("series_overflow_spans", "Entry spans without a family of their own.", &counters.series_overflow_spans),
             ("store_damaged_reads", "Reads that met a damaged page.", &counters.damaged_reads),

@@ -291,6 +291,8 @@ pub struct Store {
     closed_lists: Mutex<ClosedLists>,
     /// Taken before `state` where both are.
     pins: Mutex<Pins>,
+    /// Why retention could not do all that it should, the last time.
+    retention_fault: Mutex<Option<String>>,
     _lock: DirLock,
 }
 
@@ -391,6 +393,7 @@ impl Store {
             open_sealed: Mutex::new(Vec::new()),
             closed_lists: Mutex::new(closed_lists),
             pins: Mutex::new(pins),
+            retention_fault: Mutex::new(None),
             _lock: lock,
         })
     }
@@ -533,8 +536,8 @@ impl Store {
         self.state.read().quarantined.clone()
     }
 
-    /// What an operator should know: what is in quarantine, and partitions that answers do not fully rely on; one sentence
-    /// each.
+    /// What an operator should know: what is in quarantine, partitions that answers do not fully rely on, and why spans are
+    /// older than their retention; one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let state = self.state.read();
         let quarantine = self.config.data_dir.join("quarantine");
@@ -542,6 +545,8 @@ impl Store {
             Some(sealed) => format!("{name} is in quarantine: {}", sealed.describe()),
             None => format!("{name} is in quarantine"),
         });
-        in_quarantine.chain(state.reservations()).collect()
+        let held_up = self.retention_fault.lock().clone();
+        let held_up = held_up.map(|why| format!("spans stay beyond their retention until it can be done: {why}"));
+        in_quarantine.chain(state.reservations()).chain(held_up).collect()
     }
 }

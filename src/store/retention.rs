@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::latency::Resolution;
 use crate::limits::{ROLLUP_MINUTES_SECS, ROLLUP_TEN_MINUTES_SECS};
 use crate::model::{DurationNanos, UnixNanos};
+use crate::telemetry::with_causes;
 
 use super::partition::{Gone, numbers_of};
 use super::remnant::{Plan, Rewritten};
@@ -45,7 +46,16 @@ impl Store {
     ///
     /// # Errors
     /// The first one; a partition that cannot be removed or made smaller holds up no other, and is tried again next time.
+    /// `warnings` say so until then.
     pub fn enforce_retention(&self) -> Result<Vec<String>, StoreError> {
+        let outcome = self.let_everything_go();
+        let fault = outcome.as_ref().err().map(|error| with_causes(error));
+        self.counters.retention_failures.add(u64::from(fault.is_some()));
+        *self.retention_fault.lock() = fault;
+        outcome
+    }
+
+    fn let_everything_go(&self) -> Result<Vec<String>, StoreError> {
         let now = self.clock.now();
         let mut dropped = Vec::new();
         let mut outcome = self.pins.lock().expire(now);
@@ -144,7 +154,9 @@ impl Store {
         dropped: &mut Vec<String>,
     ) -> Result<(), StoreError> {
         let Some(manifest) = partition.manifest() else { return Ok(()) };
-        let kept = self.finest_kept(manifest.max_time, self.clock.now()).filter(|_| manifest.is_live());
+        // Spans of pinned traces that others left behind without roll-ups are in none: from then on there are none.
+        let has_rollups = partition.generation() == 1 || manifest.finest.is_some();
+        let kept = self.finest_kept(manifest.max_time, self.clock.now()).filter(|_| manifest.is_live() && has_rollups);
         let finest = kept.max(manifest.finest.filter(|_| kept.is_some() && !manifest.left.is_empty()));
         let only_if_smaller = why == Why::Space && finest.is_some() && staying.is_empty();
         let old = std::slice::from_ref(partition);
@@ -153,7 +165,7 @@ impl Store {
             became = self.rewrite(old, &Plan { staying, finest: None, only_if_smaller: false });
         }
         let became = match became {
-            Err(error) if (error.is_damage() || is_full(&error)) && staying.is_empty() && partition.exists() => {
+            Err(error) if gives_way(&error, why) && staying.is_empty() && partition.exists() => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(partition = partition.name(), error, "it goes with its roll-ups and pinned traces");
                 return self.remove(partition, why, dropped);
@@ -193,10 +205,13 @@ impl Store {
     }
 }
 
-/// Whether there is no space for what stays: then what goes has to make it.
-fn is_full(error: &StoreError) -> bool {
+/// Whether a partition of which nothing can be kept goes as a whole: when it cannot be read, or when space is wanted and there
+/// is none for what stays. What is merely old waits for space: its numbers and pinned traces are worth more than an hour.
+fn gives_way(error: &StoreError, why: Why) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error, StoreError::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    let is_full =
+        matches!(error, StoreError::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded));
+    error.is_damage() || (is_full && why == Why::Space)
 }
 
 /// The directory leaves under another name first, so that a crash cannot leave half a partition behind.

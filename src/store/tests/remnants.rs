@@ -221,6 +221,79 @@ fn a_pin_that_is_taken_back_lets_the_trace_leave() {
     assert!(spans_per_trace(&store).is_empty() && store.partitions().is_empty());
 }
 
+/// The spans of one service left before: a number of the other one must not lead to what is left of their traces.
+#[test]
+fn what_is_left_of_a_service_that_stayed_longer_shows_no_trace_that_lost_spans_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with_rollups(dir.path());
+    let first = sealed_with(&store, 1, &[split(100, 1, false), split(100, 1, true)].concat());
+    drop(store.start_partition().unwrap());
+    at(&store, 2 * HOUR);
+    let cart = BTreeSet::from(["cart".to_owned()]);
+    let plan = remnant::Plan { staying: &cart, finest: None, only_if_smaller: false };
+    assert_eq!(store.rewrite(&[first], &plan).unwrap(), remnant::Rewritten::Replaced);
+    assert!(spans_per_trace(&store).values().all(|spans| *spans == 1), "of each the span of cart is there");
+    let plan = remnant::Plan { staying: &BTreeSet::new(), finest: Some(Resolution::Minute), only_if_smaller: false };
+    let second = store.partitions().remove(0);
+    assert_eq!(store.rewrite(&[second], &plan).unwrap(), remnant::Rewritten::Replaced);
+    assert!(check_whole(&store).is_empty());
+    let open = store.open_partition(&store.partitions()[0]).unwrap();
+    assert_eq!(counts(&open, Resolution::Day).values().map(|(count, _)| count).sum::<u64>(), 100, "all are counted");
+}
+
+/// A partition let spans go without roll-ups; then the setting was raised. What came next was to have roll-ups again, but
+/// spans of pinned traces were in none of them: it failed its verification, and the partition went with the pinned traces.
+#[test]
+fn a_pinned_trace_survives_when_roll_ups_are_to_stay_longer_than_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = |config: &mut StoreConfig| {
+        config.keep = vec![KeepRule { service: "cart".to_owned(), keep: DurationNanos::from_secs(10 * HOUR) }];
+    };
+    let store = open_at(dir.path(), keep).unwrap();
+    let _only = sealed_with(&store, 1, &[split(100, 1, false), split(100, 1, true)].concat());
+    drop(store.start_partition().unwrap());
+    let by_hand = TraceId(50_u128.to_be_bytes());
+    let _before = store.pin(by_hand, String::new(), None).unwrap();
+    at(&store, 2 * HOUR);
+    assert_eq!(store.enforce_retention().unwrap(), [""; 0], "cart stays");
+    assert_eq!(spans_per_trace(&store).values().sum::<usize>(), 102);
+    drop(store);
+    let store = open_at(dir.path(), |config| {
+        keep(config);
+        config.rollup_retention = Some(DurationNanos::from_secs(365 * DAY));
+    });
+    let store = store.unwrap();
+    at(&store, 11 * HOUR);
+    assert_eq!(store.enforce_retention().unwrap().len(), 1);
+    assert_eq!(spans_per_trace(&store), BTreeMap::from([(by_hand, 3)]));
+}
+
+/// Nobody asks it about all of its traces, which are those within a minute, but about those that it shows in the end.
+#[test]
+fn what_a_live_partition_half_an_hour_away_shows_in_the_end_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_with_rollups(dir.path());
+    let first = sealed_with(&store, 1, &split(100, 1, false));
+    let mut late = split(100, 1, true);
+    for sample in &mut late {
+        sample.start += HOUR / 2 * SECOND;
+        // The slowest of these are of other traces than the slowest before.
+        sample.duration = 20_000_000_000 - sample.duration;
+    }
+    let second = sealed_with(&store, 2, &late);
+    drop(store.start_partition().unwrap());
+    at(&store, HOUR + 200);
+    assert_eq!(store.enforce_retention().unwrap(), [first.name()], "the second one is live");
+    at(&store, 2 * HOUR);
+    assert_eq!(store.enforce_retention().unwrap(), [second.name()]);
+    let shown = check_whole(&store);
+    let of_second = {
+        let open = store.open_partition(&store.partitions()[1]).unwrap();
+        exemplars(&open).into_iter().map(|(_, trace)| trace).collect::<BTreeSet<_>>()
+    };
+    assert!(!of_second.is_empty() && of_second.is_subset(&shown), "{of_second:?}");
+}
+
 /// The trace was pinned while what is left of its partition was being written, without it.
 #[test]
 fn a_trace_that_is_pinned_while_its_partition_is_let_go_is_there_when_it_is_done() {
