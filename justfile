@@ -34,5 +34,5 @@ soak *filter="faults":
     SPANDREL_FAULTS=long cargo test --release --locked --test it {{filter}} -- --nocapture --test-threads=1
 
 # every fuzz target for so many seconds, from its seeds; finds in fuzz/artifacts. Needs `cargo install --locked cargo-fuzz`
-fuzz seconds="60" *targets="decode json zipkin body journal block":
+fuzz seconds="60" *targets="decode json zipkin body journal block traceql":
     fuzz/run {{seconds}} {{targets}}

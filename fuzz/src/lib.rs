@@ -5,10 +5,12 @@
 mod block;
 mod journal;
 mod otlp;
+mod traceql;
 
 pub use block::block;
 pub use journal::journal;
 pub use otlp::{decode, json, zipkin};
+pub use traceql::traceql;
 
 use spandrel::api::inflate::{Compression, InflateError, Inflating};
 

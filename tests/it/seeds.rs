@@ -1,7 +1,7 @@
 //! The seeds of the fuzz targets, run through the same functions without a fuzzer. Files named `find-*` were finds.
 //!
 //! `UPDATE_SEEDS=1 cargo test -- for_fuzzing sec_21` writes them anew, the finds aside: requests of the list of bad inputs
-//! with few spans around the bad one, compressed bodies, journals whole and damaged. (Blocks: `src/block/tests.rs`.)
+//! with few spans around the bad one, compressed bodies, journals whole and damaged, filters. (Blocks: `src/block/tests.rs`.)
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,14 @@ mod targets;
 type Target = fn(&[u8]);
 type Seeds = Vec<(String, Vec<u8>)>;
 
-const TARGETS: [(&str, Target); 6] = [
+const TARGETS: [(&str, Target); 7] = [
     ("decode", targets::decode),
     ("json", targets::json),
     ("zipkin", targets::zipkin),
     ("body", targets::body),
     ("journal", targets::journal),
     ("block", targets::block),
+    ("traceql", targets::traceql),
 ];
 /// All seeds together.
 const SEEDS_BYTES_MAX: u64 = 200 * 1024;
@@ -45,6 +46,7 @@ fn sec_21_every_seed_and_every_find_of_fuzzing_passes() {
         write("zipkin", &zipkin::seeds());
         write("body", &bodies());
         write("journal", &journals());
+        write("traceql", &filters());
     }
     let mut bytes_of_all = 0;
     for (target, run) in TARGETS {
@@ -104,6 +106,16 @@ fn bodies() -> Seeds {
         ("deflate-of-zeros", 2, zlib(&zeros, 9)),
     ];
     bodies.into_iter().map(|(name, kind, body)| (name.to_owned(), [&[kind, 200], body.as_slice()].concat())).collect()
+}
+
+/// For target `traceql`: queries of the grammar's tests, right and wrong.
+fn filters() -> Seeds {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/query/traceql/tests/filters.txt");
+    let list = std::fs::read_to_string(path).expect("the list of queries");
+    let queries = list.lines().filter(|line| !line.is_empty() && !line.starts_with([' ', '#']));
+    // Every second one: the fuzzer makes the others of them.
+    let queries = (0..).zip(queries).filter(|(no, _)| no % 2 == 0);
+    queries.map(|(no, query)| (format!("query-{no:03}"), query.as_bytes().to_vec())).collect()
 }
 
 /// For target `journal`: the mode and segments.
