@@ -34,7 +34,7 @@ struct Sent {
 /// The spans of each service.
 type Exact = BTreeMap<&'static str, Vec<Sent>>;
 
-fn service_spans(service: &str, zone: Option<&str>, spans: Vec<Span>) -> ResourceSpans {
+pub(crate) fn service_spans(service: &str, zone: Option<&str>, spans: Vec<Span>) -> ResourceSpans {
     let text = |key: &str, value: &str| {
         let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
         KeyValue { key: key.to_owned(), value, ..KeyValue::default() }

@@ -1,7 +1,8 @@
 //! Days of a shop in minutes: partitions come and go under a retention of a few hours while spans come late and the process
 //! starts over; whatever answer is given at whatever time, its exemplars open as whole traces and nothing is miscounted.
 //!
-//! Sixteen hours by default; `SPANDREL_REMNANT_HOURS=240 cargo test --release --test it remnants` for the long form.
+//! Sixteen hours by default; `SPANDREL_REMNANT_HOURS=240 cargo test --release --test it remnants` for the long form, in which
+//! every exemplar is fetched again for each window that shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use spandrel::cli::shop::{Grouping, Requests, Shop};
 use spandrel::clock::Clock;
 use spandrel::model::{DurationNanos, SpanBatch, SpanId, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::{ExemplarAnswer, PercentileQuestion, Quantile, Query};
+use spandrel::query::{ExemplarAnswer, PercentileQuestion, Query};
 use spandrel::store::{Partition, Store, StoreConfig};
 use spandrel::telemetry::Counters;
 use tempfile::TempDir;
 
+use crate::crawl::{Shown, ShownBy, crawl, open, quantiles, rank};
 use crate::support::Random;
 
 /// 2026-11-23T00:00:00Z
@@ -23,6 +25,10 @@ const NOW: u64 = 1_795_392_000_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 const HOUR: u64 = 3_600 * SECOND;
 const TRACES_PER_HOUR: u64 = 40;
+/// By default.
+const HOURS: u64 = 16;
+/// One service in so many is asked about at once.
+const FEW: usize = 4;
 const RETENTION_HOURS: u64 = 3;
 const ROLLUP_HOURS: u64 = 9;
 /// One in so many requests comes in a later partition.
@@ -161,9 +167,11 @@ impl Life {
     }
 
     fn found(&self, trace: TraceId) -> BTreeSet<SpanId> {
-        let answer = self.query.trace(trace).expect("it is open");
-        assert_eq!(answer.coverage.reasons, [""; 0]);
-        answer.batch.spans.iter().map(|span| span.span_id).collect()
+        let found = open(&self.query, trace);
+        if is_long() || trace.low_u64().is_multiple_of(8) {
+            rank(&self.query, &found);
+        }
+        found.spans.iter().map(|span| span.span_id).collect()
     }
 
     /// Everything of its trace that had not left when the partition of the exemplar was sealed is there.
@@ -180,24 +188,32 @@ impl Life {
         }
     }
 
-    /// Asks for everything that can be asked for and opens what is shown.
-    fn crawl(&self) -> usize {
+    /// Asks for everything that can be asked for and opens what is shown. In the long form a trace is fetched anew for each
+    /// window that shows it.
+    fn crawl(&self, fetched: &mut ShownBy) {
+        let services: Vec<String> =
+            self.query.services().expect("it is open").into_iter().map(|service| service.name).collect();
         let (mut opened, mut traces) = (BTreeSet::new(), BTreeMap::new());
-        for service in self.query.services().expect("it is open") {
-            for window in self.windows() {
-                for exemplar in self.exemplars(&service.name, window) {
-                    if opened.insert((exemplar.trace_id, exemplar.span_id)) {
-                        let trace = exemplar.trace_id;
-                        let found = traces.entry(trace).or_insert_with(|| self.found(trace));
-                        self.check_whole(trace, Some(exemplar.span_id), None, found);
-                    }
+        for (no, window) in self.windows().into_iter().enumerate() {
+            // A few each time in the short form.
+            let asked =
+                services.iter().skip(if is_long() { 0 } else { no % FEW }).step_by(if is_long() { 1 } else { FEW });
+            let asked: Vec<String> = asked.cloned().collect();
+            crawl(&self.query, &asked, window, &mut |Shown { by, trace, span }| {
+                if opened.insert((trace, span)) {
+                    *fetched.entry(by).or_default() += 1;
+                    let found = traces.entry(trace).or_insert_with(|| self.found(trace));
+                    self.check_whole(trace, Some(span), None, found);
                 }
+            });
+            if is_long() {
+                opened.clear();
+                traces.clear();
             }
         }
         for (trace, since) in &self.pinned {
             self.check_whole(*trace, None, Some(*since), &self.found(*trace));
         }
-        opened.len()
     }
 
     fn windows(&self) -> Vec<TimeRange> {
@@ -211,8 +227,8 @@ impl Life {
     }
 
     fn exemplars(&self, service: &str, range: TimeRange) -> Vec<ExemplarAnswer> {
-        let quantiles = [0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0].map(|q| Quantile::try_from(q).expect("it is one"));
-        let question = PercentileQuestion::plain(service, quantiles.to_vec(), range, 4);
+        let quantiles = quantiles(&[0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0]);
+        let question = PercentileQuestion::plain(service, quantiles, range, 4);
         let answer = self.query.percentile(&question).expect("the service is known");
         answer.whole.quantiles.into_iter().flat_map(|row| row.exemplars).collect()
     }
@@ -228,13 +244,17 @@ impl Life {
 }
 
 fn hours() -> u64 {
-    std::env::var("SPANDREL_REMNANT_HOURS").ok().and_then(|hours| hours.parse().ok()).unwrap_or(16)
+    std::env::var("SPANDREL_REMNANT_HOURS").ok().map_or(HOURS, |hours| hours.parse().expect("a number"))
+}
+
+fn is_long() -> bool {
+    HOURS < hours()
 }
 
 #[test]
 fn rel_20_every_exemplar_opens_as_a_whole_trace_whatever_has_left() {
     let (mut life, mut shop) = (Life::new(7), Shop::new(7));
-    let mut opened = 0;
+    let mut shown_by = ShownBy::new();
     for hour in 0..hours() {
         life.live_an_hour(&mut shop);
         if hour % 6 == 3 {
@@ -248,14 +268,18 @@ fn rel_20_every_exemplar_opens_as_a_whole_trace_whatever_has_left() {
             life.open();
         }
         if hour % 3 == 2 {
-            opened += life.crawl();
+            life.crawl(&mut shown_by);
         }
         life.check_counts();
     }
     let n_partitions = life.store().partitions().len();
     let left = life.received.values().filter(|received| received.left.is_some()).count();
-    println!("{opened} exemplars opened, {left} partitions let their spans go, {n_partitions} are there");
-    assert!(0 < opened && hours() - RETENTION_HOURS - 3 <= left as u64, "{opened} {left}");
+    let fetches: u64 = shown_by.values().sum();
+    println!(
+        "{fetches} exemplars fetched, {left} partitions let their spans go, {n_partitions} are there; {shown_by:?}"
+    );
+    assert!(hours() - RETENTION_HOURS - 3 <= left as u64, "{left}");
+    assert_eq!(shown_by.len(), 6, "each kind of answer showed some that no other did: {shown_by:?}");
     assert!(n_partitions < 9 + left / 2, "remnants become few: {n_partitions}");
 }
 

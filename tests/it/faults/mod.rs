@@ -6,8 +6,10 @@
 
 mod bits;
 mod calls;
+mod days;
 mod fixture;
 mod kills;
+mod letting_go;
 mod mount;
 mod mutilation;
 mod overload;

@@ -22,19 +22,25 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(20);
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Takes all the space of a disk, also what becomes free later; gives it back when dropped.
-struct Filling {
+pub(super) struct Filling {
     path: PathBuf,
     file: std::fs::File,
     length: u64,
 }
 
 impl Filling {
-    fn new(disk: &Path) -> Self {
+    pub(super) fn new(disk: &Path) -> Self {
         let path = disk.join("filling");
         let file = std::fs::File::create(&path).expect("an empty file fits on any disk");
         let mut filling = Self { path, file, length: 0 };
         filling.top_up();
         filling
+    }
+
+    /// So many bytes or a little more become free.
+    pub(super) fn give_back(&mut self, bytes: u64) {
+        self.length = self.length.saturating_sub(bytes);
+        self.file.set_len(self.length).expect("a file can become shorter");
     }
 
     fn top_up(&mut self) {
