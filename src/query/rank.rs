@@ -119,7 +119,8 @@ impl Tally {
         }
     }
 
-    /// The rank of a span in each of the buckets; empty when there is nothing to compare with.
+    /// The rank of a span in each of the buckets; none when there is nothing to compare with, or when the span itself is not
+    /// counted: what is left of a pinned trace may be older than the roll-ups.
     fn ranks(&self) -> HashMap<Bucket, SpanRank> {
         if self.count < 2 {
             return HashMap::new();
@@ -129,6 +130,21 @@ impl Tally {
             not_slower = not_slower.saturating_add(*spans);
             (*bucket, SpanRank { not_slower, count: self.count })
         });
-        ranks.collect()
+        ranks.filter(|(_, rank)| 0 < rank.not_slower).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_that_no_roll_up_counts_has_no_rank() {
+        let bucket = |micros: u64| Bucket::of(DurationNanos(micros * 1_000));
+        let mut tally = Tally { buckets: vec![(bucket(10), 0), (bucket(90), 0)], count: 0 };
+        tally.add_all(&[(bucket(50), 3), (bucket(200), 1)]);
+        let ranks = tally.ranks();
+        assert_eq!(ranks.get(&bucket(10)), None, "what is slower is no comparison with itself left out");
+        assert_eq!(ranks.get(&bucket(90)), Some(&SpanRank { not_slower: 3, count: 4 }));
     }
 }
