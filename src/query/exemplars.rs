@@ -145,6 +145,10 @@ impl Exemplars<'_> {
         mut exemplars: Vec<Exemplar>,
         found: &mut Vec<ExemplarAnswer>,
     ) -> Result<(), StoreError> {
+        if opened.open.has_damage() {
+            // Whatever is shown opens.
+            exemplars.retain(|one| opened.open.spans(block_no, &[one.row]).is_ok());
+        }
         exemplars.retain(|one| match self.query.exemplars.get((opened.identity, block_no, one.row)) {
             Some(known) => {
                 found.push(known);

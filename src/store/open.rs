@@ -194,6 +194,14 @@ impl OpenPartition {
         self.with_block(block_no, |block, sections| block.spans(sections, rows))
     }
 
+    /// Whether a page of it proved damaged, so that what is seen at a glance need not be there as a whole.
+    pub fn has_damage(&self) -> bool {
+        match &self.pages {
+            Pages::Growing(_) => false,
+            Pages::Sealed(pack) => pack.has_damage(),
+        }
+    }
+
     /// Spans of one block by row, ascending, at a glance.
     ///
     /// # Errors

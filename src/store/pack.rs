@@ -155,6 +155,11 @@ impl Pack {
         &self.path
     }
 
+    /// Whether a page of it proved damaged.
+    pub(super) fn has_damage(&self) -> bool {
+        self.damage_seen.load(Ordering::Relaxed)
+    }
+
     pub(super) fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
     }
