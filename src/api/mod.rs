@@ -14,6 +14,7 @@ mod otlp;
 mod params;
 mod refusal;
 mod tempo;
+mod tempo_metrics;
 #[cfg(test)]
 mod tests;
 mod ui;
@@ -95,7 +96,11 @@ impl Doors {
 
     /// Everything that is asked (port 3200).
     pub fn query(&self) -> Router {
-        let router = native::router().merge(tempo::router()).merge(health::router()).merge(ui::router());
+        let router = native::router()
+            .merge(tempo::router())
+            .merge(tempo_metrics::router())
+            .merge(health::router())
+            .merge(ui::router());
         gate::of_query(router.fallback(unknown_path), self, refuse)
     }
 

@@ -35,6 +35,7 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
         | QueryError::BadStep { .. }
         | QueryError::NoFilterWithPeel
         | QueryError::TooManyGroups { .. }
+        | QueryError::TooManyPoints { .. }
         | QueryError::LongNote { .. } => StatusCode::BAD_REQUEST,
         QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -11,6 +11,7 @@ mod groups;
 mod heatmap;
 mod ids;
 mod lookup;
+mod metrics;
 mod percentile;
 mod pins;
 mod rank;
@@ -48,6 +49,7 @@ pub use graph::{Edge, EdgeEnds, GraphAnswer, GraphQuestion};
 pub use groups::{Group, Rest, Tail};
 pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 pub use ids::SpanIds;
+pub use metrics::{MetricsAnswer, MetricsExemplar, MetricsQuestion, MetricsSeries, POINTS_MAX};
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
 pub use selection::{GroupLabel, Grouping, SpansWanted};
@@ -111,6 +113,12 @@ pub enum QueryError {
         steps: u64,
         /// How many it may have.
         steps_max: u64,
+    },
+    /// A series that would be too long.
+    #[error("{points} points are too many for one series, at most {POINTS_MAX} are made; ask for a longer step")]
+    TooManyPoints {
+        /// What was asked for.
+        points: u64,
     },
     /// Spans had to be read one by one, and were too many.
     #[error("the question took longer than {}s; ask for a shorter window, or leave out where= and a by= that is not kept apart", within.as_secs())]

@@ -77,6 +77,7 @@ impl Contributions {
         if let Some(key) = key.filter(|_| grouped) {
             // The first one is for spans without a value.
             let values = groups.values().iter().map(|value| Some(value.to_string()));
+            found.values = groups.values().to_vec();
             found.groups.labels = std::iter::once(None).chain(values).map(|value| (key.to_owned(), value)).collect();
         }
         Ok(found)

@@ -17,6 +17,7 @@ mod faults;
 mod floods;
 mod graph;
 mod jump;
+mod metrics;
 mod model;
 mod months;
 mod native;

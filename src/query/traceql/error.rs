@@ -69,6 +69,8 @@ pub enum Place {
     Where,
     /// `by=`.
     By,
+    /// `q=` of metrics.
+    Metrics,
 }
 
 impl fmt::Display for Place {
@@ -76,6 +78,7 @@ impl fmt::Display for Place {
         f.write_str(match self {
             Self::Where => "where=",
             Self::By => "by=",
+            Self::Metrics => "a metrics query",
         })
     }
 }

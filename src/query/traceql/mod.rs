@@ -6,7 +6,9 @@
 //!                                                          --compile---> of row groups of a block (columns)
 //! RowScan (scan): service, window, filter and group together, over blocks and heads; what can be passed by unread (bounds)
 //! ```
-//! Deliberately absent: whatever looks at more than one span (pipelines, structural operators, aggregates, intrinsics of the
+//! Metrics of those spans, `{ .. } | rate() by(name)`, are read by `metrics`.
+//!
+//! Not here yet: whatever relates spans to each other (other pipelines, structural operators, aggregates, intrinsics of the
 //! trace). It is refused by name, never approximated. What operators mean is said in `value`.
 
 mod ast;
@@ -15,6 +17,7 @@ mod columns;
 mod compile;
 mod error;
 mod evaluate;
+mod metrics;
 mod parse;
 mod row;
 mod scan;
@@ -32,6 +35,7 @@ use crate::model::SpanBatch;
 use self::ast::Expression;
 pub use self::ast::{AttributeScope, Field, Intrinsic};
 pub use self::error::{Place, Problem, TraceQlError};
+pub use self::metrics::{MetricsFunction, MetricsQuery};
 pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
 pub use self::value::{FieldValue, Fraction};
 

@@ -62,37 +62,23 @@ struct Parsed {
 /// Parses a filter, with its braces or without.
 pub(super) fn parse_filter(text: &str) -> Result<Expression, TraceQlError> {
     let mut parser = Parser::new(text, Place::Where)?;
-    let braced = parser.take("{");
-    let start = parser.token().start;
-    let expression =
-        if braced && parser.peek_is("}") { Expression::Literal(Literal::Bool(true)) } else { parser.whole()? };
-    if braced && !parser.take("}") {
-        return Err(parser.unexpected("an operator or `}`"));
-    }
+    let braced = parser.peek_is("{");
+    let expression = if braced { parser.braced()? } else { parser.condition()? };
     parser.end(braced)?;
-    is_condition(&expression).map_err(|problem| TraceQlError::at(text, start, problem))?;
     Ok(expression)
 }
 
 /// Parses a field on its own.
 pub(super) fn parse_field(text: &str) -> Result<Field, TraceQlError> {
     let mut parser = Parser::new(text, Place::By)?;
-    let start = parser.token().start;
-    let Some(Expression::Field(field)) = parser.operand()?.expression else {
-        parser.at = 0;
-        return Err(parser.unexpected("one field, such as name or span.http.route"));
-    };
+    let field = parser.field()?;
     if *parser.kind() != TokenKind::End {
         return Err(parser.unexpected("the end behind one field"));
-    }
-    if field.is_of_items() {
-        let because = "a span has several values of it: one per event or link";
-        return Err(parser.unsupported(start, field.to_string(), because));
     }
     Ok(field)
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
     place: Place,
     tokens: Vec<Token>,
@@ -103,23 +89,23 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(text: &'a str, place: Place) -> Result<Self, TraceQlError> {
+    pub(super) fn new(text: &'a str, place: Place) -> Result<Self, TraceQlError> {
         if TRACEQL_BYTES_MAX < text.len() {
             return Err(TraceQlError::at(text, 0, Problem::TooLong { bytes: text.len() }));
         }
         Ok(Self { text, place, tokens: tokens(text)?, at: 0, depth: 0 })
     }
 
-    fn token(&self) -> &Token {
+    pub(super) fn token(&self) -> &Token {
         const NONE: &Token = &Token { kind: TokenKind::End, start: 0, end: 0 };
         self.tokens.get(self.at).or(self.tokens.last()).unwrap_or(NONE)
     }
 
-    fn kind(&self) -> &TokenKind {
+    pub(super) fn kind(&self) -> &TokenKind {
         &self.token().kind
     }
 
-    fn word(&self, token: &Token) -> &'a str {
+    pub(super) fn word(&self, token: &Token) -> &'a str {
         self.text.get(token.start..token.end).unwrap_or_default()
     }
 
@@ -127,22 +113,27 @@ impl<'a> Parser<'a> {
         matches!(self.kind(), TokenKind::Sign(found) if *found == sign)
     }
 
-    fn take(&mut self, sign: &str) -> bool {
+    /// Passes by the next word.
+    pub(super) fn pass(&mut self) {
+        self.at += 1;
+    }
+
+    pub(super) fn take(&mut self, sign: &str) -> bool {
         let found = self.peek_is(sign);
         self.at += usize::from(found);
         found
     }
 
-    fn error(&self, at: usize, problem: Problem) -> TraceQlError {
+    pub(super) fn error(&self, at: usize, problem: Problem) -> TraceQlError {
         TraceQlError::at(self.text, at, problem)
     }
 
-    fn unsupported(&self, at: usize, what: String, because: &'static str) -> TraceQlError {
+    pub(super) fn unsupported(&self, at: usize, what: String, because: &'static str) -> TraceQlError {
         self.error(at, Problem::Unsupported { what, place: self.place, because })
     }
 
     /// The error for the next word, where something else should be.
-    fn unexpected(&self, expected: &'static str) -> TraceQlError {
+    pub(super) fn unexpected(&self, expected: &'static str) -> TraceQlError {
         let token = self.token();
         if let Some(error) = self.structural(token) {
             return error;
@@ -195,6 +186,25 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// `{ .. }`
+    pub(super) fn braced(&mut self) -> Result<Expression, TraceQlError> {
+        if !self.take("{") {
+            return Err(self.unexpected("`{`"));
+        }
+        if self.take("}") {
+            return Ok(Expression::Literal(Literal::Bool(true)));
+        }
+        let condition = self.condition()?;
+        if self.take("}") { Ok(condition) } else { Err(self.unexpected("an operator or `}`")) }
+    }
+
+    fn condition(&mut self) -> Result<Expression, TraceQlError> {
+        let start = self.token().start;
+        let expression = self.whole()?;
+        is_condition(&expression).map_err(|problem| self.error(start, problem))?;
+        Ok(expression)
+    }
+
     fn whole(&mut self) -> Result<Expression, TraceQlError> {
         let parsed = self.expression(LOGIC)?;
         let start = parsed.start;
@@ -204,6 +214,20 @@ impl<'a> Parser<'a> {
     fn lonely_nil(&self, at: usize) -> TraceQlError {
         let remedy = Some("write `field != nil` for a field that is there".to_owned());
         self.error(at, Problem::Unexpected { found: "`nil`".to_owned(), expected: "a value that can be used", remedy })
+    }
+
+    /// One field that a span has one value of at most.
+    pub(super) fn field(&mut self) -> Result<Field, TraceQlError> {
+        let (at, start) = (self.at, self.token().start);
+        let Some(Expression::Field(field)) = self.operand()?.expression else {
+            self.at = at;
+            return Err(self.unexpected("one field, such as name or span.http.route"));
+        };
+        if field.is_of_items() {
+            let because = "a span has several values of it: one per event or link";
+            return Err(self.unsupported(start, field.to_string(), because));
+        }
+        Ok(field)
     }
 
     /// An operand and what follows it as long as it is at least as strong as `weakest`.

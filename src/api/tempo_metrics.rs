@@ -1,0 +1,232 @@
+//! TraceQL metrics as Grafana's Tempo data source asks for them: `/api/metrics/query_range` and `/api/metrics/query`.
+//! Names unknown to the data source of May 2025 would break the whole answer, so there are none.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::{Query as Parameters, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use crate::model::{DurationNanos, TimeRange, UnixNanos};
+use crate::query::traceql::{FieldValue, MetricsFunction, MetricsQuery, Problem, TraceQlError};
+use crate::query::{MetricsAnswer, MetricsQuestion, MetricsSeries};
+
+use super::params::{BadParameter, parse_time};
+use super::refusal::query_status;
+use super::{Doors, text};
+
+const DOOR: &str = "tempo";
+/// Exemplars of an answer unless something else is asked for, and at most.
+const EXEMPLARS_MAX: usize = 100;
+/// Points of a range whose step is left to us, about.
+const POINTS: u64 = 240;
+const SECOND: u64 = 1_000_000_000;
+/// Steps that are left to us are multiples of the longest of these that fits, in seconds.
+const STEPS_SECS: [u64; 6] = [3_600, 300, 60, 15, 5, 1];
+/// Where even a second is too long.
+const SHORT_STEP: u64 = 50_000_000;
+
+pub(super) fn router() -> Router<Doors> {
+    Router::new().route("/api/metrics/query_range", get(range)).route("/api/metrics/query", get(instant))
+}
+
+/// As sent; names that are unknown are for others.
+type Params = Parameters<Vec<(String, String)>>;
+
+async fn range(State(doors): State<Doors>, Parameters(params): Params) -> Response {
+    let params: BTreeMap<String, String> = params.into_iter().collect();
+    let question = match question(&params, doors.query.now(), step_of) {
+        Ok(question) => question,
+        Err(BadParameter(why)) => return text(StatusCode::BAD_REQUEST, why),
+    };
+    answer(&doors, question, range_series).await
+}
+
+async fn instant(State(doors): State<Doors>, Parameters(params): Params) -> Response {
+    let params: BTreeMap<String, String> = params.into_iter().collect();
+    // One interval: the whole range.
+    let whole = |_: &BTreeMap<String, String>, range: TimeRange| Ok(length(range));
+    let question = match question(&params, doors.query.now(), whole) {
+        Ok(question) => MetricsQuestion { exemplars_max: 0, ..question },
+        Err(BadParameter(why)) => return text(StatusCode::BAD_REQUEST, why),
+    };
+    answer(&doors, question, |series, query| {
+        let value = series.points.first().map_or(0.0, |(_, value)| *value);
+        json!({ "labels": labels(series, query), "value": value })
+    })
+    .await
+}
+
+async fn answer(
+    doors: &Doors,
+    question: MetricsQuestion,
+    series: impl Fn(&MetricsSeries, &MetricsQuery) -> Value,
+) -> Response {
+    let query = question.query.clone();
+    let answer = match doors.ask(DOOR, move |query| query.metrics(&question)).await {
+        Ok(answer) => answer,
+        Err(error) => return text(query_status(&error), error.to_string()),
+    };
+    let MetricsAnswer { series: found, spans, coverage } = answer;
+    let series: Vec<Value> = found.iter().map(|found| series(found, &query)).collect();
+    let status = if coverage.is_complete() { "COMPLETE" } else { "PARTIAL" };
+    axum::Json(json!({
+        "series": series,
+        "metrics": { "completedJobs": 1, "totalJobs": 1, "inspectedSpans": spans.to_string() },
+        "status": status,
+        "message": coverage.reasons.join("; "),
+    }))
+    .into_response()
+}
+
+fn question(
+    params: &BTreeMap<String, String>,
+    now: UnixNanos,
+    step: impl Fn(&BTreeMap<String, String>, TimeRange) -> Result<DurationNanos, BadParameter>,
+) -> Result<MetricsQuestion, BadParameter> {
+    let q = params.get("q").or_else(|| params.get("query")).map_or("", String::as_str);
+    let query: MetricsQuery = q.parse().map_err(|error| BadParameter(refused(&error)))?;
+    let time = |name: &str| {
+        let Some(value) = params.get(name) else { return Ok(None) };
+        let wrong = || BadParameter(format!("{name}={value} is not a time: use unix seconds, nanoseconds or RFC 3339"));
+        parse_time(value, now).map(Some).ok_or_else(wrong)
+    };
+    let since = match params.get("since") {
+        Some(since) => duration(since).ok_or_else(|| BadParameter(format!("since={since} is not a duration")))?,
+        None => DurationNanos(3_600 * SECOND),
+    };
+    let end = time("end")?.unwrap_or(now);
+    let range = TimeRange { start: time("start")?.unwrap_or(end.saturating_sub(since)), end };
+    if range.end <= range.start {
+        return Err(BadParameter("end must be greater than start".to_owned()));
+    }
+    let asked = params.get("exemplars").and_then(|text| text.parse().ok()).filter(|asked| *asked != 0);
+    let exemplars_max = query.exemplars.or(asked).unwrap_or(EXEMPLARS_MAX).min(EXEMPLARS_MAX);
+    Ok(MetricsQuestion { step: step(params, range)?, query, range, exemplars_max })
+}
+
+/// The text that the data source shows.
+fn refused(error: &TraceQlError) -> String {
+    let TraceQlError { line, column, problem } = error;
+    match problem {
+        Problem::Unsupported { .. } => format!("unsupported TraceQL: {error}"),
+        _ => format!("invalid TraceQL query: parse error at line {line}, col {column}: {problem}"),
+    }
+}
+
+fn length(range: TimeRange) -> DurationNanos {
+    DurationNanos(range.end.0.saturating_sub(range.start.0))
+}
+
+/// A duration such as `1h30m` or `100ms`, or a number of seconds; above zero.
+fn duration(text: &str) -> Option<DurationNanos> {
+    let nanos = match text.parse::<f64>() {
+        Ok(secs) => std::time::Duration::try_from_secs_f64(secs).ok()?,
+        Err(_) => humantime::parse_duration(text).ok()?,
+    };
+    Some(DurationNanos::from(nanos)).filter(|nanos| nanos.0 != 0)
+}
+
+fn step_of(params: &BTreeMap<String, String>, range: TimeRange) -> Result<DurationNanos, BadParameter> {
+    match params.get("step").filter(|step| !step.is_empty()) {
+        Some(step) => {
+            let wrong = || BadParameter(format!("step={step} is not a duration above zero, such as 30s or 15"));
+            duration(step).ok_or_else(wrong)
+        }
+        None => Ok(default_step(range)),
+    }
+}
+
+fn default_step(range: TimeRange) -> DurationNanos {
+    let about = length(range).0 / POINTS;
+    let unit = STEPS_SECS.into_iter().map(|secs| secs * SECOND).find(|unit| *unit <= about).unwrap_or(SHORT_STEP);
+    DurationNanos((about / unit * unit).max(SHORT_STEP))
+}
+
+fn range_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
+    let samples = series.points.iter().map(|(at, value)| json!({ "timestampMs": millis(*at), "value": value }));
+    let exemplars = series.exemplars.iter().map(|exemplar| {
+        let labels = [
+            label("trace:id", &Value::from(exemplar.ids.trace_id.to_string())),
+            label("span:id", &Value::from(exemplar.ids.span_id.to_string())),
+        ];
+        json!({ "labels": labels, "value": exemplar.value, "timestampMs": millis(exemplar.at) })
+    });
+    json!({
+        "labels": labels(series, query),
+        "samples": samples.collect::<Vec<_>>(),
+        "exemplars": exemplars.collect::<Vec<_>>(),
+    })
+}
+
+fn millis(at: UnixNanos) -> String {
+    (at.0 / 1_000_000).to_string()
+}
+
+/// What tells a series from the others of its answer.
+fn labels(series: &MetricsSeries, query: &MetricsQuery) -> Vec<Value> {
+    let mut labels = Vec::new();
+    if let Some((_, written)) = &query.by {
+        labels.push(match &series.group {
+            Some(value) => json!({ "key": written, "value": any_value(value) }),
+            None => label(written, &Value::from("nil")),
+        });
+    }
+    if let Some(quantile) = series.quantile {
+        labels.push(json!({ "key": "p", "value": { "doubleValue": quantile.get() } }));
+    }
+    if let Some(power) = series.power {
+        let seconds = 2_f64.powi(i32::try_from(power).unwrap_or(i32::MAX)) / 1e9;
+        labels.push(json!({ "key": "__bucket", "value": { "doubleValue": seconds } }));
+    }
+    if labels.is_empty() {
+        labels.push(label("__name__", &Value::from(MetricsFunction::as_str(&query.function))));
+    }
+    labels
+}
+
+fn label(key: &str, text: &Value) -> Value {
+    json!({ "key": key, "value": { "stringValue": text } })
+}
+
+/// Only scalars: the data source blanks everything else.
+fn any_value(value: &FieldValue) -> Value {
+    match value {
+        FieldValue::Int(number) => json!({ "intValue": number.to_string() }),
+        FieldValue::Float(number) => json!({ "doubleValue": number.0 }),
+        FieldValue::Bool(value) => json!({ "boolValue": value }),
+        other => json!({ "stringValue": other.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_left_to_us_makes_about_240_round_points() {
+        for (range_secs, step_ms) in [
+            (30, 100),
+            (60, 250),
+            (240, 1_000),
+            (900, 3_000),
+            (3_600, 15_000),
+            (86_400, 360_000),
+            (30 * 86_400, 10_800_000),
+        ] {
+            let range = TimeRange { start: UnixNanos(5), end: UnixNanos(5 + range_secs * SECOND) };
+            assert_eq!(default_step(range).0, step_ms * 1_000_000, "{range_secs} s");
+        }
+    }
+
+    #[test]
+    fn durations_are_as_go_writes_them_or_seconds() {
+        for (text, nanos) in [("15", Some(15 * SECOND)), ("0.5", Some(SECOND / 2)), ("1m30s", Some(90 * SECOND))] {
+            assert_eq!(duration(text).map(|duration| duration.0), nanos, "{text}");
+        }
+        assert_eq!(["0", "-5", "soon", ""].map(duration), [None; 4]);
+    }
+}
