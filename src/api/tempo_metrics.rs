@@ -214,7 +214,7 @@ mod tests {
             (240, 1_000),
             (900, 3_000),
             (3_600, 15_000),
-            (86_400, 360_000),
+            (86_400, 300_000),
             (30 * 86_400, 10_800_000),
         ] {
             let range = TimeRange { start: UnixNanos(5), end: UnixNanos(5 + range_secs * SECOND) };

@@ -131,7 +131,7 @@ struct Cell {
 type CellKey = (u32, u32, u64);
 
 /// Intervals while they are counted.
-struct Cells<'a> {
+struct Sums<'a> {
     function: &'a MetricsFunction,
     intervals: Intervals,
     cells: BTreeMap<CellKey, Cell>,
@@ -139,7 +139,7 @@ struct Cells<'a> {
     has_overflown: bool,
 }
 
-impl Sink for Cells<'_> {
+impl Sink for Sums<'_> {
     fn slot(&mut self, _: Target<'_>, _: SlotAt, _: bool, _: &SlotLatency) {}
 
     fn span(&mut self, target: Target<'_>, at: UnixNanos, _: bool, exemplar: Exemplar) {
@@ -230,15 +230,15 @@ impl Query {
             ..RowScan::all()
         };
         let snapshot = self.store()?.snapshot();
-        let mut cells = Cells { function, intervals, cells: BTreeMap::new(), spans: 0, has_overflown: false };
+        let mut sums = Sums { function, intervals, cells: BTreeMap::new(), spans: 0, has_overflown: false };
         let key = by.as_ref().map(|(_, written)| written.as_str());
-        let mut found = Contributions::scan(self, &snapshot, &scan, key, &mut cells)?;
-        if cells.has_overflown {
+        let mut found = Contributions::scan(self, &snapshot, &scan, key, &mut sums)?;
+        if sums.has_overflown {
             let key = key.unwrap_or("intervals").to_owned();
             return Err(QueryError::TooManyGroups { key, groups_max: CELLS_MAX });
         }
-        let spans = cells.spans;
-        let largest = Largest::of(cells.cells);
+        let spans = sums.spans;
+        let largest = Largest::of(sums.cells);
         if 0 < largest.left_out {
             found.coverage.missing(format!("{} smaller series are left out; {SERIES_MAX} are shown", largest.left_out));
         }
