@@ -16,6 +16,7 @@ mod percentile;
 mod pins;
 mod rank;
 mod rows;
+mod search;
 mod selection;
 mod series_window;
 mod services;
@@ -52,6 +53,9 @@ pub use ids::SpanIds;
 pub use metrics::{MetricsAnswer, MetricsExemplar, MetricsQuestion, MetricsSeries, POINTS_MAX};
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
+pub use search::{
+    ROOT_NOT_RECEIVED, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, ServiceSpans, TraceConditions,
+};
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;
 pub use steps::StepRow;
@@ -121,7 +125,7 @@ pub enum QueryError {
         points: u64,
     },
     /// Spans had to be read one by one, and were too many.
-    #[error("the question took longer than {}s; ask for a shorter window, or leave out where= and a by= that is not kept apart", within.as_secs())]
+    #[error("the question took longer than {}s; ask for a shorter window, or leave out the filter and a by= that is not kept apart", within.as_secs())]
     TooLong {
         /// How long a question may take.
         within: Duration,

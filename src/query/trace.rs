@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::limits::TRACE_SPANS_MAX;
 use crate::model::{SpanBatch, SpanCopier, TraceId};
-use crate::store::{HeadPart, OpenPartition, TraceBlocks};
+use crate::store::{HeadPart, OpenPartition, Snapshot, TraceBlocks};
 
 use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 
@@ -35,9 +35,17 @@ impl Query {
     }
 
     fn trace_once(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
-        let store = self.store()?;
-        let snapshot = store.snapshot();
+        let snapshot = self.store()?.snapshot();
+        let TraceAnswer { batch, coverage: of_trace } = self.trace_in(&snapshot, id)?;
         let mut coverage = coverage_of(&snapshot);
+        coverage.also(of_trace);
+        Ok(TraceAnswer { batch, coverage })
+    }
+
+    /// What a snapshot holds of a trace; the coverage speaks of the trace alone.
+    pub(super) fn trace_in(&self, snapshot: &Snapshot, id: TraceId) -> Result<TraceAnswer, QueryError> {
+        let store = self.store()?;
+        let mut coverage = Coverage::default();
         let mut found = SpanCopier::default();
         for (partition, visible) in &snapshot.partitions {
             let blocks = match partition.blocks_of_trace(id) {

@@ -26,6 +26,7 @@ mod pins;
 mod quantiles;
 mod rank;
 mod remnants;
+mod search;
 mod seeds;
 mod support;
 mod tempo;

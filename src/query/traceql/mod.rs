@@ -5,6 +5,7 @@
 //! text --token--> words --parse, types--> Expression (ast) --evaluate--> of one span of a batch (row)
 //!                                                          --compile---> of row groups of a block (columns)
 //! RowScan (scan): service, window, filter and group together, over blocks and heads; what can be passed by unread (bounds)
+//! SpanScan (spans): window and filter, and the traces of what they let through
 //! ```
 //! Metrics of those spans, `{ .. } | rate() by(name)`, are read by `metrics`.
 //!
@@ -21,6 +22,7 @@ mod metrics;
 mod parse;
 mod row;
 mod scan;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -37,6 +39,8 @@ pub use self::ast::{AttributeScope, Field, Intrinsic};
 pub use self::error::{Place, Problem, TraceQlError};
 pub use self::metrics::{MetricsFunction, MetricsQuery};
 pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
+pub use self::spans::{EachTrace, SpanScan};
+use self::value::Datum;
 pub use self::value::{FieldValue, Fraction};
 
 /// A condition on one span. `Display` writes it in one normal form.
@@ -69,6 +73,15 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Its fields, as often as they stand there.
+    pub fn fields(&self) -> Vec<&Field> {
+        let mut fields = Vec::new();
+        self.root.fields(&mut |field| fields.push(field));
+        fields
+    }
+}
+
 impl FromStr for Field {
     type Err = TraceQlError;
 
@@ -82,5 +95,33 @@ impl Field {
     /// What the span in row `row` has of it; `None` when that is nothing. Cost: O(attributes of the span and its resource).
     pub fn value(&self, batch: &SpanBatch, row: usize) -> Option<FieldValue> {
         row::of_span(self, batch, batch.spans.get(row)?).into_value()
+    }
+
+    /// The same; of several events or links the first that has it.
+    pub fn first_value(&self, batch: &SpanBatch, row: usize) -> Option<FieldValue> {
+        match row::of_span(self, batch, batch.spans.get(row)?) {
+            Datum::Several(values) => values.into_iter().next()?.into_value(),
+            one => one.into_value(),
+        }
+    }
+
+    /// Its name without the scope, as attributes of an answer are called.
+    pub fn bare_name(&self) -> &str {
+        match self {
+            Self::Attribute { key, .. } => key,
+            Self::Intrinsic(intrinsic) => {
+                let name = intrinsic.as_str();
+                name.strip_prefix("span:").unwrap_or(name)
+            }
+        }
+    }
+
+    /// Whether every answer about a span shows it anyway: name, duration, ids.
+    pub fn is_of_every_answer(&self) -> bool {
+        let Self::Intrinsic(intrinsic) = self else { return false };
+        matches!(
+            intrinsic,
+            Intrinsic::Name | Intrinsic::Duration | Intrinsic::SpanId | Intrinsic::ParentId | Intrinsic::TraceId
+        )
     }
 }
