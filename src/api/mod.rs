@@ -137,7 +137,7 @@ async fn unknown_path(uri: axum::http::Uri) -> Response {
     let path = uri.path();
     text(
         StatusCode::NOT_FOUND,
-        format!("no such path: {path}; see /spandrel/v1/status, /api/traces/{{id}}, /metrics\n"),
+        format!("no such path: {path}; see /spandrel/v1/status, /api/traces/{{id}}, /api/search, /metrics\n"),
     )
 }
 

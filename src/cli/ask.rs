@@ -1,4 +1,4 @@
-//! `spandrel p99`, `trace`, `services`: a question to a running server, answered for eyes or, with `--json`, for scripts.
+//! `spandrel p99`, `search`, `trace`, `services`: a question to a running server, answered for eyes or, with `--json`, for scripts.
 
 use std::io::IsTerminal as _;
 
@@ -9,8 +9,8 @@ use crate::config;
 
 use super::client::{Client, Credentials};
 use super::print;
-use super::render::{Style, graph_table, percentile_table, services_table, waterfall};
-use super::view::{ExemplarView, GraphView, PercentileView, ServicesView, TraceView};
+use super::render::{Style, graph_table, percentile_table, search_table, services_table, waterfall};
+use super::view::{ExemplarView, GraphView, PercentileView, SearchView, ServicesView, TraceView};
 
 /// Width when stdout is no terminal.
 const WIDTH: usize = 120;
@@ -85,6 +85,22 @@ pub(super) struct TraceArgs {
     server: ServerArgs,
 }
 
+/// Flags of `search`.
+#[derive(clap::Args, Debug)]
+pub(super) struct SearchArgs {
+    /// What a span of the trace has to be, in TraceQL: '{ resource.service.name = "cart" && duration > 2s }'
+    #[arg(default_value = "{ }")]
+    traceql: String,
+    /// Window that ends now; spans that start in it are looked at
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    last: String,
+    /// Traces shown, the newest
+    #[arg(long, default_value = "20", value_name = "N")]
+    limit: String,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
 /// Flags of `services`.
 #[derive(clap::Args, Debug)]
 pub(super) struct ServicesArgs {
@@ -135,6 +151,17 @@ pub(super) fn trace(args: &TraceArgs) -> anyhow::Result<()> {
         return print(&(json + "\n"));
     }
     print(&waterfall(&TraceView::from_otlp_json(&json)?, width(), style()))
+}
+
+pub(super) fn search(args: &SearchArgs) -> anyhow::Result<()> {
+    let start = format!("-{}", args.last);
+    let query = [("q", args.traceql.as_str()), ("start", &start), ("end", "now"), ("limit", &args.limit)];
+    let json = args.server.client()?.get("/api/search", &query)?;
+    if args.server.json {
+        return print(&(json + "\n"));
+    }
+    let view: SearchView = serde_json::from_str(&json).context("the answer is not of the shape expected")?;
+    print(&search_table(&view, Clock::system().now(), style()))
 }
 
 pub(super) fn services(args: &ServicesArgs) -> anyhow::Result<()> {

@@ -58,6 +58,8 @@ enum Command {
     Graph(ask::GraphArgs),
     /// One trace as a waterfall
     Trace(ask::TraceArgs),
+    /// The newest traces with spans for which a TraceQL filter is true
+    Search(ask::SearchArgs),
     /// Which services are stored
     Services(ask::ServicesArgs),
     /// Keep a trace when what is around it leaves
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::P99(args) => done(ask::percentile(args)),
         Command::Graph(args) => done(ask::graph(args)),
         Command::Trace(args) => done(ask::trace(args)),
+        Command::Search(args) => done(ask::search(args)),
         Command::Services(args) => done(ask::services(args)),
         Command::Pin(args) => done(pins::pin(args)),
         Command::Unpin(args) => done(pins::unpin(args)),

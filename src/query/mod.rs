@@ -21,6 +21,7 @@ mod selection;
 mod series_window;
 mod services;
 mod steps;
+mod tags;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ pub use search::{
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;
 pub use steps::StepRow;
+pub use tags::{TagNames, TagValues, TagValuesQuestion};
 pub use trace::TraceAnswer;
 
 /// Why a question has no answer.

@@ -30,6 +30,7 @@ mod search;
 mod seeds;
 mod support;
 mod tempo;
+mod tempo_search;
 mod upkeep;
 mod wire;
 mod zipkin;

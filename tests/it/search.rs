@@ -3,7 +3,7 @@
 //!
 //! 3 stores by default; `SPANDREL_QUESTIONS=500` for more.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,8 +14,10 @@ use prost::Message as _;
 use spandrel::clock::Clock;
 use spandrel::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::traceql::Filter;
-use spandrel::query::{Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, TraceConditions};
+use spandrel::query::traceql::{Field, Filter};
+use spandrel::query::{
+    Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, TagValuesQuestion, TraceConditions,
+};
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
 use tempfile::TempDir;
@@ -303,4 +305,39 @@ fn conditions_on_the_trace_are_met_by_different_spans_of_it() {
     let found = filled.query.search(&question).expect("an answer").traces;
     assert!(!meant.is_empty() && meant.len() < all.len());
     assert_eq!(found.iter().map(|trace| trace.trace_id).collect::<Vec<_>>(), meant);
+}
+
+/// A copy of a span in another block may have been sent with other values, which are listed as well.
+#[test]
+fn tag_values_are_those_of_the_spans_that_match_wherever_they_lie() {
+    let mut random = Random(3);
+    let filled = Filled::new(&mut random);
+    let half = TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW) };
+    let names = filled.query.tag_names(TimeRange::ALL, 100).expect("an answer");
+    assert_eq!(names.span.iter().collect::<Vec<_>>(), ["n", "route"]);
+    assert_eq!(names.resource.iter().collect::<Vec<_>>(), ["service.name"]);
+    for field in ["span.n", ".route", "resource.service.name", "name", "kind"] {
+        let field: Field = field.parse().expect("a field");
+        for (filter, range) in FILTERS.into_iter().flat_map(|filter| [(filter, TimeRange::ALL), (filter, half)]) {
+            let filter: Filter = filter.parse().expect("a filter");
+            let (mut seen, mut first, mut all) = (HashSet::new(), BTreeSet::new(), BTreeSet::new());
+            for (batch, row) in filled.sent.iter().flat_map(|batch| (0..batch.spans.len()).map(move |row| (batch, row)))
+            {
+                let is_first = seen.insert(batch.spans[row].key());
+                if range.contains(batch.spans[row].start_time_unix_nano) && filter.matches(batch, row) {
+                    let value = field.value(batch, row);
+                    all.extend(value.clone());
+                    first.extend(value.filter(|_| is_first));
+                }
+            }
+            let ask = |values_max| {
+                let question =
+                    TagValuesQuestion { fields: vec![field.clone()], filter: Some(filter.clone()), range, values_max };
+                filled.query.tag_values(&question).expect("an answer").values
+            };
+            let found = ask(1_000);
+            assert!(first.is_subset(&found) && found.is_subset(&all), "{field} {filter}: {found:?}, not {first:?}");
+            assert_eq!(ask(1).len(), found.len().min(1));
+        }
+    }
 }

@@ -15,7 +15,8 @@ use std::ops::{ControlFlow, Range, RangeInclusive};
 pub use self::glance::SpanGlance;
 use self::group::{Group, run_of_row};
 pub use self::scan::{
-    AttributeColumn, AttributeValues, BlockScan, Dictionary, Exceptions, RowGroup, SpanAttribute, TextColumn,
+    AttributeColumn, AttributeOwner, AttributeValues, BlockScan, Dictionary, Exceptions, RowGroup, SpanAttribute,
+    TextColumn,
 };
 pub use self::sizes::PartSize;
 use self::spans::SpanReader;

@@ -14,7 +14,7 @@ mod waterfall;
 #[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them when it updates")]
 mod tests;
 
-pub use table::{graph_table, percentile_table, pins_table, services_table};
+pub use table::{graph_table, percentile_table, pins_table, search_table, services_table};
 pub use text::escape;
 pub use waterfall::{WATERFALL_ROWS_MAX, waterfall};
 

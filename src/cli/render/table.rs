@@ -5,7 +5,9 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 
 use super::text::{columns, escape, fit};
 use super::{Paint, Style, units};
-use crate::cli::view::{CoverageView, ExemplarView, GraphView, PercentileView, PinsView, QuantileView, ServicesView};
+use crate::cli::view::{
+    CoverageView, ExemplarView, GraphView, PercentileView, PinsView, QuantileView, SearchView, ServicesView,
+};
 use crate::model::{DurationNanos, UnixNanos};
 
 /// Columns of the longest text in a cell.
@@ -75,6 +77,34 @@ pub fn pins_table(view: &PinsView, now: UnixNanos, style: Style) -> String {
             right(&units::age(pin.pinned_at_unix_nano, now)),
             cell(&until.map_or_else(|| "for ever".to_owned(), |until| units::time(until, now))),
             cell(&pin.note),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+/// The traces that were found, as the server ordered them.
+pub fn search_table(view: &SearchView, now: UnixNanos, style: Style) -> String {
+    if view.traces.is_empty() {
+        return "no such trace in this window; try a longer --last\n".to_owned();
+    }
+    let mut table = empty_table(style, &["trace", "began", "lasted", "root", "", "matching", "spans", "errors"]);
+    for trace in &view.traces {
+        let lasted = match trace.duration_ms {
+            0 => "< 1 ms".to_owned(),
+            millis => units::duration(DurationNanos(millis.saturating_mul(1_000_000))),
+        };
+        let matching = trace.span_sets.iter().map(|set| set.matched).sum();
+        let spans = trace.service_stats.values().map(|counts| counts.span_count).sum();
+        let errors = trace.service_stats.values().map(|counts| counts.error_count).sum();
+        let _table = table.add_row(vec![
+            cell(&trace.trace_id).add_attribute(Attribute::Bold),
+            right(&units::age(trace.start_time_unix_nano, now)),
+            right(&lasted),
+            cell(&trace.root_service_name),
+            cell(&trace.root_trace_name),
+            right(&units::count(matching)),
+            right(&units::count(spans)),
+            right(&units::count(errors)),
         ]);
     }
     format!("{table}\n")

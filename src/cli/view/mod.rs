@@ -1,5 +1,5 @@
-//! The server's answers as the command line reads them: the native API's JSON (`services`, `percentile`) and a trace
-//! as OTLP JSON.
+//! The server's answers as the command line reads them: the native API's JSON (`services`, `percentile`), a trace as
+//! OTLP JSON, and Tempo's for a search.
 //!
 //! Reading is lenient (unknown fields pass, missing ones are empty), as an older client may meet a newer server.
 //! Nothing here is escaped for a terminal; `render` does that.
@@ -39,6 +39,54 @@ pub struct ServiceView {
     /// When its newest span came; 0 when unknown.
     #[serde(deserialize_with = "unix_nanos")]
     pub last_seen_unix_nano: UnixNanos,
+}
+
+/// Answer of `/api/search`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SearchView {
+    /// The newest first.
+    pub traces: Vec<FoundTraceView>,
+}
+
+/// A trace that was found.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct FoundTraceView {
+    /// Its id.
+    #[serde(rename = "traceID")]
+    pub trace_id: String,
+    /// Service of its root.
+    pub root_service_name: String,
+    /// Name of its root.
+    pub root_trace_name: String,
+    /// Earliest start of a span.
+    #[serde(deserialize_with = "unix_nanos")]
+    pub start_time_unix_nano: UnixNanos,
+    /// Whole milliseconds from there to the latest end.
+    pub duration_ms: u64,
+    /// One.
+    pub span_sets: Vec<SpanSetView>,
+    /// By service.
+    pub service_stats: BTreeMap<String, ServiceStatsView>,
+}
+
+/// The spans of a trace that match.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SpanSetView {
+    /// How many.
+    pub matched: u64,
+}
+
+/// Spans of one service in a trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ServiceStatsView {
+    /// All.
+    pub span_count: u64,
+    /// Failed ones.
+    pub error_count: u64,
 }
 
 /// Answer of `/spandrel/v1/pins`.

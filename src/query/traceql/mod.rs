@@ -39,7 +39,7 @@ pub use self::ast::{AttributeScope, Field, Intrinsic};
 pub use self::error::{Place, Problem, TraceQlError};
 pub use self::metrics::{MetricsFunction, MetricsQuery};
 pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
-pub use self::spans::{EachTrace, SpanScan};
+pub use self::spans::{EachTrace, EachValue, SpanScan};
 use self::value::Datum;
 pub use self::value::{FieldValue, Fraction};
 
@@ -74,6 +74,12 @@ impl Filter {
 }
 
 impl Filter {
+    /// True where both are.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { root: Expression::All(vec![self.root, other.root]) }
+    }
+
     /// Its fields, as often as they stand there.
     pub fn fields(&self) -> Vec<&Field> {
         let mut fields = Vec::new();
@@ -97,7 +103,18 @@ impl Field {
         row::of_span(self, batch, batch.spans.get(row)?).into_value()
     }
 
-    /// The same; of several events or links the first that has it.
+    /// Reads any field, also one of events and links, of which a span may have several values.
+    pub fn of_tag(text: &str) -> Option<Self> {
+        match parse::parse_filter(&format!("{text} != nil")).ok()? {
+            Expression::Exists { operand, negated: false } => match *operand {
+                Expression::Field(field) => Some(field),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What the span in row `row` has of it; of several events or links the first that has it.
     pub fn first_value(&self, batch: &SpanBatch, row: usize) -> Option<FieldValue> {
         match row::of_span(self, batch, batch.spans.get(row)?) {
             Datum::Several(values) => values.into_iter().next()?.into_value(),

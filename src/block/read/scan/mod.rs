@@ -29,7 +29,7 @@ use super::spans::{SpanReader, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
 use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
-use crate::block::columns::{self as column, ColumnId, Kind};
+use crate::block::columns::{self as column, ColumnId, Kind, Owner};
 use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanId, TraceId, UnixNanos};
 
 impl Block {
@@ -70,6 +70,17 @@ pub struct BlockScan<'a> {
     scopes: OnceCell<SpanBatch>,
 }
 
+/// What has an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributeOwner {
+    /// A span.
+    Span,
+    /// An event of a span.
+    Event,
+    /// A link of a span.
+    Link,
+}
+
 impl BlockScan<'_> {
     /// Counts and bounds.
     pub fn summary(&self) -> &BlockSummary {
@@ -106,6 +117,18 @@ impl BlockScan<'_> {
                 let _same = copier.copy(scope, &mut batch)?;
             }
             Ok(batch)
+        })
+    }
+
+    /// The attributes of spans, events and links; one with values of several types comes several times.
+    pub fn attribute_keys(&self) -> impl Iterator<Item = (AttributeOwner, &[u8])> {
+        self.shapes.attributes.iter().map(|row| {
+            let owner = match row.owner {
+                owner if owner == Owner::Event as u8 => AttributeOwner::Event,
+                owner if owner == Owner::Link as u8 => AttributeOwner::Link,
+                _ => AttributeOwner::Span,
+            };
+            (owner, row.key)
         })
     }
 

@@ -1,5 +1,10 @@
-//! Trace look-up as Grafana's Tempo data source does it: `/api/echo`, `/api/traces/{id}`, `/api/v2/traces/{id}`.
-//! Errors are plain text, which the data source shows as they are.
+//! What Grafana's Tempo data source asks: a trace by its id (`/api/traces/{id}`, `/api/v2/traces/{id}`), search, and which
+//! tags there are with which values. Errors are plain text, which the data source shows as they are.
+
+mod logfmt;
+mod parameters;
+mod search;
+mod tags;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -30,6 +35,8 @@ pub(super) fn router() -> Router<Doors> {
         .route("/api/status/buildinfo", get(buildinfo))
         .route("/api/traces/{id}", get(trace_v1))
         .route("/api/v2/traces/{id}", get(trace_v2))
+        .route("/api/search", get(search::search))
+        .merge(tags::router())
 }
 
 async fn buildinfo() -> Response {
@@ -117,4 +124,14 @@ fn protobuf(body: Vec<u8>) -> Response {
 
 fn json(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// What is missing has no place in these answers: strict clients refuse keys that they do not know.
+fn with_coverage(mut response: Response, coverage: &Coverage) -> Response {
+    if !coverage.is_complete()
+        && let Ok(value) = header::HeaderValue::from_str(&coverage.reasons.join("; "))
+    {
+        let _none = response.headers_mut().insert("spandrel-coverage", value);
+    }
+    response
 }

@@ -1,0 +1,251 @@
+//! `/api/search`: proto3-JSON of Tempo's `SearchResponse` as of May 2025, and nothing else: the data source refuses keys that
+//! it does not know.
+
+use std::collections::{BTreeMap, HashMap};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::api::refusal::query_status;
+use crate::api::{Doors, text};
+use crate::query::traceql::{FieldValue, Filter, Problem, TraceQlError};
+use crate::query::{SearchAnswer, SearchQuestion, SearchTrace, TraceConditions};
+
+use super::parameters::{Bad, Parameters};
+use super::{DOOR, logfmt, with_coverage};
+
+/// Traces of one answer.
+const TRACES_MAX: usize = 10_000;
+const TRACES_DEFAULT: usize = 20;
+/// Spans shown of each trace without `spss`.
+const SPANS_DEFAULT: usize = 3;
+
+pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Response {
+    let question = match Parameters::of(&uri).and_then(|parameters| question(&parameters, &doors)) {
+        Ok(question) => question,
+        Err(bad) => return text(StatusCode::BAD_REQUEST, bad),
+    };
+    match doors.ask(DOOR, move |query| query.search(&question)).await {
+        Ok(answer) => with_coverage(Json(SearchJson::new(&answer)).into_response(), &answer.coverage),
+        Err(error) => text(query_status(&error), error.to_string()),
+    }
+}
+
+fn question(parameters: &Parameters, doors: &Doors) -> Result<SearchQuestion, Bad> {
+    let old = ["tags", "minDuration", "maxDuration"];
+    if let Some(name) = old.into_iter().find(|name| parameters.get(name).is_some())
+        && parameters.get("q").is_some()
+    {
+        return Err(format!("q and {name} exclude each other: write the conditions of {name} into q"));
+    }
+    let mut each = parameters.get("tags").map(logfmt::filters).transpose()?.unwrap_or_default();
+    let filter = match parameters.get("q") {
+        Some(q) => Some(q.parse::<Filter>().map_err(|error| refused(&error))?),
+        // What tells traces apart is rarely the service: the last pair finds them, and the others are checked.
+        None => each.pop(),
+    };
+    Ok(SearchQuestion {
+        filter,
+        range: parameters.window(doors.query.now())?,
+        trace: TraceConditions {
+            each,
+            duration_min: parameters.duration("minDuration")?,
+            duration_max: parameters.duration("maxDuration")?,
+        },
+        traces_max: parameters.number("limit", TRACES_DEFAULT, 1..=TRACES_MAX)?,
+        spans_per_trace_max: parameters.number("spss", SPANS_DEFAULT, 0..=usize::MAX)?,
+    })
+}
+
+/// In the words of Tempo, which editors look for.
+fn refused(error: &TraceQlError) -> Bad {
+    let TraceQlError { line, column, problem } = error;
+    match problem {
+        Problem::Unsupported { what, because, .. } => {
+            format!("unsupported TraceQL: {what} at line {line}, col {column}; {because}")
+        }
+        problem => format!("invalid TraceQL query: parse error at line {line}, col {column}: {problem}"),
+    }
+}
+
+#[derive(Serialize)]
+struct SearchJson<'a> {
+    traces: Vec<TraceJson<'a>>,
+    metrics: MetricsJson,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricsJson {
+    inspected_traces: u32,
+    total_blocks: u32,
+    completed_jobs: u32,
+    total_jobs: u32,
+    inspected_spans: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TraceJson<'a> {
+    #[serde(rename = "traceID")]
+    trace_id: String,
+    root_service_name: &'a str,
+    root_trace_name: &'a str,
+    start_time_unix_nano: String,
+    duration_ms: u32,
+    span_sets: [SpanSetJson<'a>; 1],
+    service_stats: BTreeMap<&'a str, ServiceJson>,
+}
+
+#[derive(Serialize)]
+struct SpanSetJson<'a> {
+    spans: Vec<SpanJson<'a>>,
+    matched: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SpanJson<'a> {
+    #[serde(rename = "spanID")]
+    span_id: String,
+    name: &'a str,
+    start_time_unix_nano: String,
+    duration_nanos: String,
+    attributes: Vec<AttributeJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AttributeJson<'a> {
+    key: &'a str,
+    value: Value,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceJson {
+    span_count: u32,
+    error_count: u32,
+}
+
+impl<'a> SearchJson<'a> {
+    fn new(answer: &'a SearchAnswer) -> Self {
+        let columns = Columns::of(answer);
+        Self {
+            traces: answer.traces.iter().map(|trace| TraceJson::new(trace, &columns)).collect(),
+            metrics: MetricsJson {
+                inspected_traces: narrow(answer.traces.len() as u64),
+                total_blocks: narrow(answer.inspected_blocks),
+                completed_jobs: 1,
+                total_jobs: 1,
+                inspected_spans: answer.inspected_spans.to_string(),
+            },
+        }
+    }
+}
+
+impl<'a> TraceJson<'a> {
+    fn new(trace: &'a SearchTrace, columns: &Columns<'_>) -> Self {
+        let attribute = |(key, value): &'a (String, FieldValue)| AttributeJson {
+            key: key.as_str(),
+            value: columns.json(key, value),
+        };
+        let spans = trace.spans.iter().map(|span| SpanJson {
+            span_id: span.span_id.to_string(),
+            name: &span.name,
+            start_time_unix_nano: span.start.0.to_string(),
+            duration_nanos: span.duration.0.to_string(),
+            attributes: span.attributes.iter().map(attribute).collect(),
+        });
+        let services = trace.services.iter().map(|(name, counts)| {
+            (name.as_str(), ServiceJson { span_count: narrow(counts.spans), error_count: narrow(counts.errors) })
+        });
+        Self {
+            trace_id: trace.trace_id.to_string(),
+            root_service_name: &trace.root_service,
+            root_trace_name: &trace.root_name,
+            start_time_unix_nano: trace.start.0.to_string(),
+            duration_ms: narrow(trace.duration.0 / 1_000_000),
+            span_sets: [SpanSetJson { spans: spans.collect(), matched: narrow(trace.matched) }],
+            service_stats: services.collect(),
+        }
+    }
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Type of a column of the table that the data source makes of one attribute; a value of another type breaks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    Text,
+    Number,
+    Bool,
+}
+
+impl Column {
+    fn of(value: &FieldValue) -> Self {
+        match value {
+            FieldValue::Int(_) | FieldValue::Float(_) => Self::Number,
+            FieldValue::Bool(_) => Self::Bool,
+            FieldValue::String(_)
+            | FieldValue::Duration(_)
+            | FieldValue::Status(_)
+            | FieldValue::Kind(_)
+            | FieldValue::Array(_) => Self::Text,
+        }
+    }
+}
+
+/// By key.
+struct Columns<'a>(HashMap<&'a str, Column>);
+
+impl<'a> Columns<'a> {
+    fn of(answer: &'a SearchAnswer) -> Self {
+        let mut columns: HashMap<&str, Column> = HashMap::new();
+        let spans = answer.traces.iter().flat_map(|trace| &trace.spans);
+        for (key, value) in spans.flat_map(|span| &span.attributes) {
+            let column = Column::of(value);
+            let known = columns.entry(key).or_insert(column);
+            if *known != column {
+                *known = Column::Text;
+            }
+        }
+        Self(columns)
+    }
+
+    fn json(&self, key: &str, value: &FieldValue) -> Value {
+        match (self.0.get(key), value) {
+            (Some(Column::Number), FieldValue::Int(number)) => json!({ "intValue": number.to_string() }),
+            (Some(Column::Number), FieldValue::Float(number)) => json!({ "doubleValue": double(number.0) }),
+            (Some(Column::Bool), FieldValue::Bool(value)) => json!({ "boolValue": value }),
+            (_, FieldValue::Array(elements)) => {
+                json!({ "stringValue": Value::Array(elements.iter().map(element).collect()).to_string() })
+            }
+            _ => json!({ "stringValue": value.to_string() }),
+        }
+    }
+}
+
+/// JSON has no numbers for these; proto3-JSON has words.
+fn double(number: f64) -> Value {
+    match number {
+        number if number.is_nan() => json!("NaN"),
+        f64::INFINITY => json!("Infinity"),
+        f64::NEG_INFINITY => json!("-Infinity"),
+        number => json!(number),
+    }
+}
+
+fn element(value: &FieldValue) -> Value {
+    match value {
+        FieldValue::Int(number) => json!(number),
+        FieldValue::Float(number) => double(number.0),
+        FieldValue::Bool(value) => json!(value),
+        other => json!(other.to_string()),
+    }
+}
