@@ -38,6 +38,13 @@ pub const REQUEST_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 1024;
 /// Spans of one trace in one answer; more are announced, not sent.
 pub const TRACE_SPANS_MAX: usize = 100_000;
+/// Traces of one answer of whole traces: what Jaeger's page lets people ask for at most.
+pub const SEARCH_TRACES_MAX: usize = 1_500;
+/// Bytes of one answer of whole traces, after which no other trace begins: a thousand ordinary ones of 30 spans fit, and what
+/// a page can still draw.
+pub const SEARCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Seconds after which an answer of whole traces holds those that were read.
+pub const SEARCH_SECS_MAX: u64 = 30;
 /// Series of one trace whose spans get a rank; the spans of more are answered without. A trace through 100 services with 20
 /// kinds of span each fits.
 pub const TRACE_SERIES_RANKED_MAX: usize = 2_000;

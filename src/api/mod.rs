@@ -8,18 +8,23 @@ mod gate;
 mod health;
 mod hourly;
 pub mod inflate;
+mod jaeger;
 pub mod listen;
 mod native;
+mod open_params;
 mod otlp;
 mod params;
 mod refusal;
+mod shown;
 mod tempo;
 mod tempo_metrics;
 #[cfg(test)]
 mod tests;
+mod trace_search;
 mod ui;
 mod watched;
 mod zipkin;
+mod zipkin_query;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +104,8 @@ impl Doors {
         let router = native::router()
             .merge(tempo::router())
             .merge(tempo_metrics::router())
+            .merge(jaeger::router())
+            .merge(zipkin_query::router())
             .merge(health::router())
             .merge(ui::router());
         gate::of_query(router.fallback(unknown_path), self, refuse)

@@ -211,6 +211,11 @@ impl Span {
         if self.end_time_unix_nano.is_unset() { self.start_time_unix_nano } else { self.end_time_unix_nano }
     }
 
+    /// Where the span begins in a view that needs a time: start, else end, else 0.
+    pub fn shown_start(&self) -> UnixNanos {
+        if self.start_time_unix_nano.is_unset() { self.end_time_unix_nano } else { self.start_time_unix_nano }
+    }
+
     /// Only status ERROR counts as an error; unknown codes are treated as unset.
     pub fn is_error(&self) -> bool {
         self.status_code == STATUS_CODE_ERROR

@@ -305,16 +305,7 @@ impl<'a> JsonWriter<'a> {
     }
 
     fn double(&mut self, value: f64) {
-        let plain = value == 0.0 || (PLAIN_DOUBLE_MIN..PLAIN_DOUBLE_MAX).contains(&value.abs());
-        let _written = if value.is_nan() {
-            write!(self.out, "\"NaN\"")
-        } else if value.is_infinite() {
-            write!(self.out, "\"{}Infinity\"", if value < 0.0 { "-" } else { "" })
-        } else if plain {
-            write!(self.out, "{value}")
-        } else {
-            write!(self.out, "{value:e}")
-        };
+        write_double(value, self.out);
     }
 
     fn id(&mut self, key: &str, id: &[u8]) {
@@ -343,26 +334,7 @@ impl<'a> JsonWriter<'a> {
     }
 
     fn string(&mut self, bytes: &'a [u8]) {
-        self.out.push('"');
-        let text = String::from_utf8_lossy(bytes);
-        let mut rest = &*text;
-        let special = |byte: u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-        while let Some(at) = rest.bytes().position(special) {
-            let (plain, from) = rest.split_at(at);
-            self.out.push_str(plain);
-            let mut characters = from.chars();
-            match characters.next() {
-                Some('"') => self.out.push_str("\\\""),
-                Some('\\') => self.out.push_str("\\\\"),
-                Some(control) => {
-                    let _written = write!(self.out, "\\u{:04x}", u32::from(control));
-                }
-                None => {}
-            }
-            rest = characters.as_str();
-        }
-        self.out.push_str(rest);
-        self.out.push('"');
+        write_string(bytes, self.out);
     }
 
     fn count(&mut self, key: &str, count: u32) {
@@ -390,4 +362,42 @@ impl<'a> JsonWriter<'a> {
             (JsonDialect::Tempo, None) | (JsonDialect::Otlp, _) => write!(self.out, "{value}"),
         };
     }
+}
+
+/// A number, or NaN and the infinities as strings.
+pub(super) fn write_double(value: f64, out: &mut String) {
+    let plain = value == 0.0 || (PLAIN_DOUBLE_MIN..PLAIN_DOUBLE_MAX).contains(&value.abs());
+    let _written = if value.is_nan() {
+        write!(out, "\"NaN\"")
+    } else if value.is_infinite() {
+        write!(out, "\"{}Infinity\"", if value < 0.0 { "-" } else { "" })
+    } else if plain {
+        write!(out, "{value}")
+    } else {
+        write!(out, "{value:e}")
+    };
+}
+
+/// A string in its quotes; invalid UTF-8 is U+FFFD.
+pub(super) fn write_string(bytes: &[u8], out: &mut String) {
+    out.push('"');
+    let text = String::from_utf8_lossy(bytes);
+    let mut rest = &*text;
+    let special = |byte: u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+    while let Some(at) = rest.bytes().position(special) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let mut characters = from.chars();
+        match characters.next() {
+            Some('"') => out.push_str("\\\""),
+            Some('\\') => out.push_str("\\\\"),
+            Some(control) => {
+                let _written = write!(out, "\\u{:04x}", u32::from(control));
+            }
+            None => {}
+        }
+        rest = characters.as_str();
+    }
+    out.push_str(rest);
+    out.push('"');
 }

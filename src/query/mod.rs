@@ -12,6 +12,7 @@ mod heatmap;
 mod ids;
 mod lookup;
 mod metrics;
+mod operations;
 mod percentile;
 mod pins;
 mod rank;
@@ -52,6 +53,7 @@ pub use groups::{Group, Rest, Tail};
 pub use heatmap::{CELL_EXEMPLARS_MAX, COLUMNS_MAX, HeatmapAnswer, HeatmapCell, HeatmapQuestion};
 pub use ids::SpanIds;
 pub use metrics::{MetricsAnswer, MetricsExemplar, MetricsQuestion, MetricsSeries, POINTS_MAX};
+pub use operations::{CallsAnswer, Operation, OperationsAnswer, ServiceCalls};
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
 pub use search::{
