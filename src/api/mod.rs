@@ -17,7 +17,6 @@ mod params;
 mod refusal;
 mod shown;
 mod tempo;
-mod tempo_metrics;
 #[cfg(test)]
 mod tests;
 mod trace_search;
@@ -103,7 +102,6 @@ impl Doors {
     pub fn query(&self) -> Router {
         let router = native::router()
             .merge(tempo::router())
-            .merge(tempo_metrics::router())
             .merge(jaeger::router())
             .merge(zipkin_query::router())
             .merge(health::router())

@@ -250,12 +250,12 @@ fn tqm_12_13_metrics_that_cannot_be_answered_say_why_in_plain_text() {
     let server = TestServer::new();
     for (query, why) in [
         ("q=%7B%7D%20%7C%20rate(", "invalid TraceQL query: parse error at line 1, col 11: found the end, expected `)`"),
-        ("q=%7B%7D%20%7C%20compare(%7B%7D)", "unsupported TraceQL: line 1, column 6: `compare` is not supported"),
+        ("q=%7B%7D%20%7C%20compare(%7B%7D)", "unsupported TraceQL: `compare` at line 1, col 6"),
         ("", "invalid TraceQL query: parse error at line 1, col 1: found the end, expected `{`"),
         ("q=%7B%7D%20%7C%20rate()&start=20&end=20", "end must be greater than start"),
-        ("q=%7B%7D%20%7C%20rate()&step=0", "step=0 is not a duration above zero"),
+        ("q=%7B%7D%20%7C%20rate()&step=0", "invalid step \"0\": it must be a duration above zero"),
         ("q=%7B%7D%20%7C%20rate()&start=0&end=86400&step=1", "86401 points are too many"),
-        ("q=%7B%7D%20%7C%20rate()&start=soon", "start=soon is not a time"),
+        ("q=%7B%7D%20%7C%20rate()&start=soon", "invalid start \"soon\""),
     ] {
         let answer = server.get(&format!("/api/metrics/query_range?{query}"));
         assert_eq!((answer.status, answer.header("content-type")), (400, "text/plain; charset=utf-8"), "{query}");

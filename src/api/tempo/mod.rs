@@ -1,7 +1,8 @@
-//! What Grafana's Tempo data source asks: a trace by its id (`/api/traces/{id}`, `/api/v2/traces/{id}`), search, and which
-//! tags there are with which values. Errors are plain text, which the data source shows as they are.
+//! What Grafana's Tempo data source asks: a trace by its id (`/api/traces/{id}`, `/api/v2/traces/{id}`), search, numbers
+//! over time, and which tags there are with which values. Errors are plain text, which the data source shows as they are.
 
 mod logfmt;
+mod metrics;
 mod parameters;
 mod search;
 mod tags;
@@ -37,6 +38,7 @@ pub(super) fn router() -> Router<Doors> {
         .route("/api/v2/traces/{id}", get(trace_v2))
         .route("/api/search", get(search::search))
         .merge(tags::router())
+        .merge(metrics::router())
 }
 
 async fn buildinfo() -> Response {

@@ -50,18 +50,24 @@ impl Parameters {
             (Some(start), Some(end)) => (start, end),
             _ => return Err("start and end go together: give both or none".to_owned()),
         };
-        let time = |name: &str, text: &str| {
-            time(text, now).ok_or_else(|| {
-                format!(
-                    "invalid {name} {text:?}: it must be unix seconds, nanoseconds or RFC 3339 (2026-11-23T10:00:00Z)"
-                )
-            })
-        };
-        let range = TimeRange { start: time("start", start)?, end: time("end", end)? };
+        let range = TimeRange { start: read_time("start", start, now)?, end: read_time("end", end, now)? };
         if range.end <= range.start {
             return Err(format!("invalid time range: end {end} is not after start {start}"));
         }
         Ok(range)
+    }
+
+    pub(super) fn time(&self, name: &str, now: UnixNanos) -> Result<Option<UnixNanos>, Bad> {
+        self.get(name).map(|text| read_time(name, text, now)).transpose()
+    }
+
+    /// Length of an interval: a duration, or a number of seconds; above zero.
+    pub(super) fn step(&self) -> Result<Option<DurationNanos>, Bad> {
+        let Some(text) = self.get("step") else { return Ok(None) };
+        let secs = text.parse().ok().and_then(|secs| std::time::Duration::try_from_secs_f64(secs).ok());
+        let step = secs.map(DurationNanos::from).or_else(|| duration(text)).filter(|step| step.0 != 0);
+        let wrong = || format!("invalid step {text:?}: it must be a duration above zero, such as 30s, or seconds");
+        step.map(Some).ok_or_else(wrong)
     }
 
     /// As Go writes it: `1h30m`, `1.5s`, `100ms`.
@@ -70,6 +76,12 @@ impl Parameters {
         let wrong = || format!("invalid {name} {text:?}: it must be a length of time, such as 100ms, 1.5s or 1h30m");
         duration(text).map(Some).ok_or_else(wrong)
     }
+}
+
+fn read_time(name: &str, text: &str, now: UnixNanos) -> Result<UnixNanos, Bad> {
+    time(text, now).ok_or_else(|| {
+        format!("invalid {name} {text:?}: it must be unix seconds, nanoseconds or RFC 3339 (2026-11-23T10:00:00Z)")
+    })
 }
 
 /// Up to 10 digits are seconds, more are nanoseconds: Tempo knows no others.
@@ -134,6 +146,17 @@ mod tests {
         assert_eq!(window(""), Ok(TimeRange::ALL));
         for bad in ["start=1", "end=1", "start=2&end=1", "start=2&end=2", "start=x&end=1"] {
             assert!(window(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_duration_or_seconds_above_zero() {
+        for (text, nanos) in [("15", 15_000_000_000), ("0.5", 500_000_000), ("1m30s", 90_000_000_000)] {
+            assert_eq!(parameters(&format!("step={text}")).step(), Ok(Some(DurationNanos(nanos))), "{text}");
+        }
+        assert_eq!(parameters("step=").step(), Ok(None));
+        for bad in ["0", "-5", "soon", "0s", "inf"] {
+            assert!(parameters(&format!("step={bad}")).step().is_err(), "{bad}");
         }
     }
 

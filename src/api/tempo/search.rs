@@ -62,7 +62,7 @@ fn question(parameters: &Parameters, doors: &Doors) -> Result<SearchQuestion, Ba
 }
 
 /// In the words of Tempo, which editors look for.
-fn refused(error: &TraceQlError) -> Bad {
+pub(super) fn refused(error: &TraceQlError) -> Bad {
     let TraceQlError { line, column, problem } = error;
     match problem {
         Problem::Unsupported { what, because, .. } => {

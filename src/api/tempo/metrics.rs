@@ -1,29 +1,28 @@
 //! TraceQL metrics as Grafana's Tempo data source asks for them: `/api/metrics/query_range` and `/api/metrics/query`.
 //! Names unknown to the data source of May 2025 would break the whole answer, so there are none.
 
-use std::collections::BTreeMap;
-
 use axum::Router;
-use axum::extract::{Query as Parameters, State};
-use axum::http::StatusCode;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 
+use super::parameters::{Bad, Parameters};
+use super::search::refused;
+use super::{DOOR, Doors, text};
+use crate::api::refusal::query_status;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
-use crate::query::traceql::{FieldValue, MetricsFunction, MetricsQuery, Problem, TraceQlError};
+use crate::query::traceql::{FieldValue, MetricsQuery};
 use crate::query::{MetricsAnswer, MetricsQuestion, MetricsSeries};
 
-use super::params::{BadParameter, parse_time};
-use super::refusal::query_status;
-use super::{Doors, text};
-
-const DOOR: &str = "tempo";
 /// Exemplars of an answer unless something else is asked for, and at most.
 const EXEMPLARS_MAX: usize = 100;
 /// Points of a range whose step is left to us, about.
 const POINTS: u64 = 240;
 const SECOND: u64 = 1_000_000_000;
+/// How far a range without a start goes back.
+const SINCE: DurationNanos = DurationNanos(3_600 * SECOND);
 /// Steps that are left to us are multiples of the longest of these that fits, in seconds.
 const STEPS_SECS: [u64; 6] = [3_600, 300, 60, 15, 5, 1];
 /// Where even a second is too long.
@@ -33,25 +32,19 @@ pub(super) fn router() -> Router<Doors> {
     Router::new().route("/api/metrics/query_range", get(range)).route("/api/metrics/query", get(instant))
 }
 
-/// As sent; names that are unknown are for others.
-type Params = Parameters<Vec<(String, String)>>;
-
-async fn range(State(doors): State<Doors>, Parameters(params): Params) -> Response {
-    let params: BTreeMap<String, String> = params.into_iter().collect();
-    let question = match question(&params, doors.query.now(), step_of) {
-        Ok(question) => question,
-        Err(BadParameter(why)) => return text(StatusCode::BAD_REQUEST, why),
-    };
-    answer(&doors, question, range_series).await
+async fn range(State(doors): State<Doors>, uri: Uri) -> Response {
+    let step = |parameters: &Parameters, range| Ok(parameters.step()?.unwrap_or_else(|| default_step(range)));
+    match question(&uri, doors.query.now(), step) {
+        Ok(question) => answer(&doors, question, range_series).await,
+        Err(why) => text(StatusCode::BAD_REQUEST, why),
+    }
 }
 
-async fn instant(State(doors): State<Doors>, Parameters(params): Params) -> Response {
-    let params: BTreeMap<String, String> = params.into_iter().collect();
+async fn instant(State(doors): State<Doors>, uri: Uri) -> Response {
     // One interval: the whole range.
-    let whole = |_: &BTreeMap<String, String>, range: TimeRange| Ok(length(range));
-    let question = match question(&params, doors.query.now(), whole) {
+    let question = match question(&uri, doors.query.now(), |_, range| Ok(length(range))) {
         Ok(question) => MetricsQuestion { exemplars_max: 0, ..question },
-        Err(BadParameter(why)) => return text(StatusCode::BAD_REQUEST, why),
+        Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
     answer(&doors, question, |series, query| {
         let value = series.points.first().map_or(0.0, |(_, value)| *value);
@@ -83,61 +76,27 @@ async fn answer(
 }
 
 fn question(
-    params: &BTreeMap<String, String>,
+    uri: &Uri,
     now: UnixNanos,
-    step: impl Fn(&BTreeMap<String, String>, TimeRange) -> Result<DurationNanos, BadParameter>,
-) -> Result<MetricsQuestion, BadParameter> {
-    let q = params.get("q").or_else(|| params.get("query")).map_or("", String::as_str);
-    let query: MetricsQuery = q.parse().map_err(|error| BadParameter(refused(&error)))?;
-    let time = |name: &str| {
-        let Some(value) = params.get(name) else { return Ok(None) };
-        let wrong = || BadParameter(format!("{name}={value} is not a time: use unix seconds, nanoseconds or RFC 3339"));
-        parse_time(value, now).map(Some).ok_or_else(wrong)
-    };
-    let since = match params.get("since") {
-        Some(since) => duration(since).ok_or_else(|| BadParameter(format!("since={since} is not a duration")))?,
-        None => DurationNanos(3_600 * SECOND),
-    };
-    let end = time("end")?.unwrap_or(now);
-    let range = TimeRange { start: time("start")?.unwrap_or(end.saturating_sub(since)), end };
+    step: impl Fn(&Parameters, TimeRange) -> Result<DurationNanos, Bad>,
+) -> Result<MetricsQuestion, Bad> {
+    let parameters = Parameters::of(uri)?;
+    let q = parameters.get("q").or_else(|| parameters.get("query")).unwrap_or_default();
+    let query: MetricsQuery = q.parse().map_err(|error| refused(&error))?;
+    let since = parameters.duration("since")?.unwrap_or(SINCE);
+    let end = parameters.time("end", now)?.unwrap_or(now);
+    let start = parameters.time("start", now)?.unwrap_or(end.saturating_sub(since));
+    let range = TimeRange { start, end };
     if range.end <= range.start {
-        return Err(BadParameter("end must be greater than start".to_owned()));
+        return Err("end must be greater than start".to_owned());
     }
-    let asked = params.get("exemplars").and_then(|text| text.parse().ok()).filter(|asked| *asked != 0);
+    let asked = parameters.get("exemplars").and_then(|text| text.parse().ok()).filter(|asked| *asked != 0);
     let exemplars_max = query.exemplars.or(asked).unwrap_or(EXEMPLARS_MAX).min(EXEMPLARS_MAX);
-    Ok(MetricsQuestion { step: step(params, range)?, query, range, exemplars_max })
-}
-
-/// The text that the data source shows.
-fn refused(error: &TraceQlError) -> String {
-    let TraceQlError { line, column, problem } = error;
-    match problem {
-        Problem::Unsupported { .. } => format!("unsupported TraceQL: {error}"),
-        _ => format!("invalid TraceQL query: parse error at line {line}, col {column}: {problem}"),
-    }
+    Ok(MetricsQuestion { step: step(&parameters, range)?, query, range, exemplars_max })
 }
 
 fn length(range: TimeRange) -> DurationNanos {
     DurationNanos(range.end.0.saturating_sub(range.start.0))
-}
-
-/// A duration such as `1h30m` or `100ms`, or a number of seconds; above zero.
-fn duration(text: &str) -> Option<DurationNanos> {
-    let nanos = match text.parse::<f64>() {
-        Ok(secs) => std::time::Duration::try_from_secs_f64(secs).ok()?,
-        Err(_) => humantime::parse_duration(text).ok()?,
-    };
-    Some(DurationNanos::from(nanos)).filter(|nanos| nanos.0 != 0)
-}
-
-fn step_of(params: &BTreeMap<String, String>, range: TimeRange) -> Result<DurationNanos, BadParameter> {
-    match params.get("step").filter(|step| !step.is_empty()) {
-        Some(step) => {
-            let wrong = || BadParameter(format!("step={step} is not a duration above zero, such as 30s or 15"));
-            duration(step).ok_or_else(wrong)
-        }
-        None => Ok(default_step(range)),
-    }
 }
 
 fn default_step(range: TimeRange) -> DurationNanos {
@@ -183,7 +142,7 @@ fn labels(series: &MetricsSeries, query: &MetricsQuery) -> Vec<Value> {
         labels.push(json!({ "key": "__bucket", "value": { "doubleValue": seconds } }));
     }
     if labels.is_empty() {
-        labels.push(label("__name__", &Value::from(MetricsFunction::as_str(&query.function))));
+        labels.push(label("__name__", &Value::from(query.function.as_str())));
     }
     labels
 }
@@ -220,13 +179,5 @@ mod tests {
             let range = TimeRange { start: UnixNanos(5), end: UnixNanos(5 + range_secs * SECOND) };
             assert_eq!(default_step(range).0, step_ms * 1_000_000, "{range_secs} s");
         }
-    }
-
-    #[test]
-    fn durations_are_as_go_writes_them_or_seconds() {
-        for (text, nanos) in [("15", Some(15 * SECOND)), ("0.5", Some(SECOND / 2)), ("1m30s", Some(90 * SECOND))] {
-            assert_eq!(duration(text).map(|duration| duration.0), nanos, "{text}");
-        }
-        assert_eq!(["0", "-5", "soon", ""].map(duration), [None; 4]);
     }
 }
