@@ -247,6 +247,13 @@ mod tests {
                 None,
                 Some(7),
             ),
+            (
+                "{nestedSetParent<0 && true} | rate()  with(sample=true)",
+                "{ span:parentID = \"0000000000000000\" && true }",
+                MetricsFunction::Rate,
+                None,
+                None,
+            ),
             ("{} | rate() with(exemplars=false)", "{ true }", MetricsFunction::Rate, None, Some(0)),
         ] {
             let query: MetricsQuery = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

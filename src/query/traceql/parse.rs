@@ -302,6 +302,10 @@ impl<'a> Parser<'a> {
             let inner = self.deeper(|parser| parser.expression(SUM + 1))?;
             return self.signed(start, inner, negative);
         }
+        if self.is_about_roots() {
+            self.at += 3;
+            return self.nested(start, 1, root());
+        }
         let token = self.token().clone();
         let expression = match token.kind {
             TokenKind::String(text) => Some(Expression::Literal(Literal::String(text))),
@@ -316,6 +320,19 @@ impl<'a> Parser<'a> {
         };
         self.at += 1;
         Ok(Parsed { expression, start, depth: 1, closed: false })
+    }
+
+    /// Whether a condition `nestedSetParent < 0` comes next: the one of its kind that a span can tell alone, and which Grafana
+    /// writes for "root spans".
+    fn is_about_roots(&self) -> bool {
+        let is_condition = |before: &Token| matches!(before.kind, TokenKind::Sign("{" | "(" | "&&" | "||"));
+        let before = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
+        let next = self.tokens.get(self.at..).unwrap_or_default();
+        let [name, less, zero, ..] = next else { return false };
+        before.is_none_or(is_condition)
+            && self.word(name) == "nestedSetParent"
+            && less.kind == TokenKind::Sign("<")
+            && zero.kind == TokenKind::Int(0)
     }
 
     fn signed(
@@ -541,6 +558,13 @@ fn pad_id(beside: &Expression, literal: &mut Expression) {
         let whole = id.to_string();
         whole.get(whole.len() - digits..).unwrap_or_default().clone_into(text);
     }
+}
+
+/// True of spans without a parent.
+fn root() -> Expression {
+    let none = Expression::Literal(Literal::String("0000000000000000".to_owned()));
+    let (left, right) = (Box::new(Expression::Field(Field::Intrinsic(Intrinsic::ParentId))), Box::new(none));
+    Expression::Compare { operator: Comparison::Equal, left, right }
 }
 
 /// The regex crate draws the place over several lines and says what is wrong in the last.
