@@ -109,7 +109,8 @@ impl Doors {
         gate::of_query(router.fallback(unknown_path), self, refuse)
     }
 
-    /// Runs a question on a thread of its own, so that it holds up neither ingest nor other answers.
+    /// Runs a question on a thread of its own, so that it holds up neither ingest nor other answers. When the client goes
+    /// away, this future is dropped with its request, and the question ends.
     async fn ask<T: Send + 'static>(
         &self,
         door: &'static str,
@@ -118,7 +119,7 @@ impl Doors {
         let began = clock::instant();
         // Never closed, so there is always a permit in the end.
         let _slot = Arc::clone(&self.query_slots).acquire_owned().await.ok();
-        let query = Arc::clone(&self.query);
+        let (query, _asker) = self.query.for_asker();
         let answer = tokio::task::spawn_blocking(move || question(&query)).await.unwrap_or_else(|panic| {
             tracing::error!(%panic, "a question ended by a panic");
             Err(QueryError::Failed)

@@ -25,7 +25,7 @@ pub(super) struct Refusal {
 /// HTTP status of a question without an answer, behind every door.
 pub(super) fn query_status(error: &QueryError) -> StatusCode {
     match error {
-        QueryError::Starting | QueryError::TooLong { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        QueryError::Starting | QueryError::TooLong { .. } | QueryError::Abandoned => StatusCode::SERVICE_UNAVAILABLE,
         QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {
             StatusCode::NOT_FOUND
         }

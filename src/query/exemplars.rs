@@ -149,7 +149,7 @@ impl Exemplars<'_> {
             // Whatever is shown opens.
             exemplars.retain(|one| opened.open.spans(block_no, &[one.row]).is_ok());
         }
-        exemplars.retain(|one| match self.query.exemplars.get((opened.identity, block_no, one.row)) {
+        exemplars.retain(|one| match self.query.shared.exemplars.get((opened.identity, block_no, one.row)) {
             Some(known) => {
                 found.push(known);
                 false
@@ -173,7 +173,7 @@ impl Exemplars<'_> {
                 attributes: place_of_scope(&scopes, glance.scope, self.conventions),
                 in_bucket: false,
             };
-            self.query.exemplars.insert((opened.identity, block_no, one.row), &exemplar);
+            self.query.shared.exemplars.insert((opened.identity, block_no, one.row), &exemplar);
             found.push(exemplar);
         }
         Ok(())

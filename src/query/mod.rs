@@ -31,8 +31,9 @@ pub mod traceql;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -57,7 +58,7 @@ pub use operations::{CallsAnswer, Operation, OperationsAnswer, ServiceCalls};
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
 pub use search::{
-    ROOT_NOT_RECEIVED, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, ServiceSpans, TraceConditions,
+    ROOT_NOT_RECEIVED, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, ServiceSpans, SpanSet, TraceConditions,
 };
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;
@@ -147,6 +148,9 @@ pub enum QueryError {
         "by=peel is not supported together with where=; name one dimension, such as by=resource.cloud.availability_zone"
     )]
     NoFilterWithPeel,
+    /// Whoever asked has gone.
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
     /// A bug of ours ended the question.
     #[error("the question could not be answered because of an internal error; it is in the log")]
     Failed,
@@ -195,14 +199,32 @@ impl Coverage {
 }
 
 /// Answers questions. Exists before the store is open, so that sockets can answer while it is being opened.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Query {
+    shared: Arc<Shared>,
+    /// Set when nobody waits for the answers of this one any more.
+    abandoned: Arc<AtomicBool>,
+}
+
+/// What all questions share.
+#[derive(Debug)]
+struct Shared {
     store: OnceLock<Arc<Store>>,
     clock: Clock,
     counters: Arc<Counters>,
     exemplars: ExemplarCache,
     /// What could not be read since the start.
     left_out: Mutex<BTreeSet<String>>,
+}
+
+/// Lives as long as somebody waits for answers; its end ends the questions that read much.
+#[derive(Debug)]
+pub struct Asker(Arc<AtomicBool>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// More kinds of damage than these are not told apart.
@@ -224,23 +246,41 @@ pub struct StoreStatus {
 impl Query {
     /// Without a store every question is answered `Starting`.
     pub fn new(clock: Clock, counters: Arc<Counters>) -> Self {
-        Self {
+        let shared = Shared {
             store: OnceLock::new(),
             clock,
             counters,
             exemplars: ExemplarCache::default(),
             left_out: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), abandoned: Arc::default() }
+    }
+
+    /// The same for somebody who may go away before the answer is there.
+    pub fn for_asker(&self) -> (Self, Asker) {
+        let abandoned = Arc::new(AtomicBool::new(false));
+        (Self { shared: Arc::clone(&self.shared), abandoned: Arc::clone(&abandoned) }, Asker(abandoned))
+    }
+
+    /// Between two steps of a question that may be long: whether to go on.
+    fn may_go_on(&self, began: Instant, within: Duration) -> Result<(), QueryError> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(QueryError::Abandoned);
         }
+        if within < began.elapsed() {
+            return Err(QueryError::TooLong { within });
+        }
+        Ok(())
     }
 
     /// Opens the door. A second call changes nothing.
     pub fn attach(&self, store: Arc<Store>) {
-        let _only_the_first = self.store.set(store);
+        let _only_the_first = self.shared.store.set(store);
     }
 
     /// The time against which relative times are meant.
     pub fn now(&self) -> UnixNanos {
-        self.clock.now()
+        self.shared.clock.now()
     }
 
     /// What the settings say of spans.
@@ -269,7 +309,7 @@ impl Query {
     /// left out of an answer since the start.
     pub fn warnings(&self) -> Vec<String> {
         let Ok(store) = self.store() else { return Vec::new() };
-        let left_out = self.left_out.lock();
+        let left_out = self.shared.left_out.lock();
         store
             .warnings()
             .into_iter()
@@ -278,7 +318,7 @@ impl Query {
     }
 
     fn store(&self) -> Result<&Arc<Store>, QueryError> {
-        self.store.get().ok_or(QueryError::Starting)
+        self.shared.store.get().ok_or(QueryError::Starting)
     }
 
     /// Notes a partition or block that could not be read. One that retention removed meanwhile is not missed.
@@ -289,8 +329,8 @@ impl Query {
         if matches!(error, StoreError::Replaced { .. }) {
             return coverage.missing(format!("{what}{REPLACED}"));
         }
-        self.counters.damaged_reads.add(1);
-        let mut left_out = self.left_out.lock();
+        self.shared.counters.damaged_reads.add(1);
+        let mut left_out = self.shared.left_out.lock();
         if left_out.len() < LEFT_OUT_MAX {
             let _new = left_out.insert(error.to_string());
         }

@@ -42,9 +42,7 @@ impl Contributions {
             let base = opened.base;
             found.places.opens.push(opened);
             for (block_no, _) in blocks {
-                if WITHIN < began.elapsed() {
-                    return Err(QueryError::TooLong { within: WITHIN });
-                }
+                query.may_go_on(began, WITHIN)?;
                 if GROUPS_MAX < groups.values().len() {
                     return Err(QueryError::TooManyGroups {
                         key: key.unwrap_or_default().to_owned(),

@@ -87,12 +87,21 @@ pub struct SearchTrace {
     pub start: UnixNanos,
     /// From there to the latest end.
     pub duration: DurationNanos,
+    /// At least one.
+    pub sets: Vec<SpanSet>,
+    /// All of its spans by service.
+    pub services: BTreeMap<String, ServiceSpans>,
+}
+
+/// Spans of a trace that match, together or as one of the groups of `by()`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanSet {
+    /// What they have in common: values of `by()` and of aggregates, by their text.
+    pub attributes: Vec<(String, FieldValue)>,
     /// Spans that match, shown or not.
     pub matched: u64,
     /// Those that are shown, earliest first.
     pub spans: Vec<SearchSpan>,
-    /// All of its spans by service.
-    pub services: BTreeMap<String, ServiceSpans>,
 }
 
 /// A span that matches.
@@ -287,21 +296,18 @@ impl Search<'_> {
             let Some(found) = self.found_in(id, &trace.batch) else { continue };
             // The earliest span is the first, and one without a start comes before all.
             let start = trace.batch.spans.first().map_or(UnixNanos(0), |span| span.start_time_unix_nano);
-            self.n_spans += found.spans.len();
+            self.n_spans += shown_of(&found);
             let _none = self.found.insert((start, Reverse(id)), found);
             if self.question.traces_max < self.found.len() {
                 let worst = self.found.pop_first();
-                self.n_spans -= worst.map_or(0, |(_, worst)| worst.spans.len());
+                self.n_spans -= worst.map_or(0, |(_, worst)| shown_of(&worst));
             }
         }
         Ok(())
     }
 
     fn in_time(&self) -> Result<(), QueryError> {
-        if WITHIN < self.began.elapsed() {
-            return Err(QueryError::TooLong { within: WITHIN });
-        }
-        Ok(())
+        self.query.may_go_on(self.began, WITHIN)
     }
 
     /// What is said of a trace; `None` when it is none of those, or no span of it matches after all: only the first of
@@ -338,11 +344,14 @@ impl Search<'_> {
             root_name: root.map_or_else(String::new, |root| batch.text_lossy(root.name).into_owned()),
             start,
             duration,
-            matched: matching.len() as u64,
-            spans,
+            sets: vec![SpanSet { attributes: Vec::new(), matched: matching.len() as u64, spans }],
             services,
         })
     }
+}
+
+fn shown_of(trace: &SearchTrace) -> usize {
+    trace.sets.iter().map(|set| set.spans.len()).sum()
 }
 
 /// Notes a trace, and that it starts no later than this.

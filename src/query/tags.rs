@@ -152,9 +152,13 @@ impl Query {
             let blocks = open.blocks(*visible).into_iter().rev();
             let wanted = |summary: &BlockSummary| scan.may_be_in(summary);
             for block_no in blocks.filter_map(|(no, block)| wanted(block?.summary()).then_some(no)) {
-                if WITHIN < began.elapsed() {
-                    coverage.missing(format!("only the newest blocks were looked at, for {}s", WITHIN.as_secs()));
-                    return Ok(());
+                match self.may_go_on(began, WITHIN) {
+                    Ok(()) => {}
+                    Err(QueryError::TooLong { within }) => {
+                        coverage.missing(format!("only the newest blocks were looked at, for {}s", within.as_secs()));
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
                 }
                 match each(&open, block_no) {
                     Ok(ControlFlow::Continue(())) => {}

@@ -16,7 +16,7 @@ use spandrel::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TimeRange, Trac
 use spandrel::otlp::{DecodeOptions, decode};
 use spandrel::query::traceql::{Field, Filter};
 use spandrel::query::{
-    Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, TagValuesQuestion, TraceConditions,
+    Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, SpanSet, TagValuesQuestion, TraceConditions,
 };
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
@@ -176,8 +176,7 @@ fn naive_trace(
         root_name: root.map_or(String::new(), |(batch, span)| batch.text_lossy(span.name).into_owned()),
         start,
         duration: DurationNanos(end.0.saturating_sub(start.0)),
-        matched: matching.len() as u64,
-        spans: Vec::new(),
+        sets: vec![SpanSet { attributes: Vec::new(), matched: matching.len() as u64, spans: Vec::new() }],
         services,
     };
     (!matching.is_empty()).then_some((starts().min()?, (trace, matching)))
@@ -208,7 +207,7 @@ fn check(filled: &Filled, filter: &str, range: TimeRange, traces_max: usize, spa
         let mut keys: Vec<SpanKey> = matching.into_iter().collect();
         keys.sort_unstable();
         let shown: Vec<_> = keys.into_iter().take(most).map(|key| (key.span_id, key.start_time_unix_nano)).collect();
-        let spans = std::mem::take(&mut found.spans);
+        let spans = std::mem::take(&mut found.sets[0].spans);
         assert_eq!(spans.iter().map(|span| (span.span_id, span.start)).collect::<Vec<_>>(), shown, "{filter}");
         assert_eq!(found, expected, "{filter} {range:?}");
     }
@@ -247,7 +246,7 @@ fn spans_show_what_the_filter_asks_of_each_key_once_and_without_its_scope() {
         spans_per_trace_max: 1,
     };
     let answer = filled.query.search(&question).expect("an answer");
-    let attributes = &answer.traces[0].spans[0].attributes;
+    let attributes = &answer.traces[0].sets[0].spans[0].attributes;
     let shown: Vec<(&str, String)> = attributes.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
     let keys: Vec<&str> = shown.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, ["service.name", "status", "kind", "n"]);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::api::refusal::query_status;
 use crate::api::{Doors, text};
 use crate::query::traceql::{FieldValue, Filter, Problem, TraceQlError};
-use crate::query::{SearchAnswer, SearchQuestion, SearchTrace, TraceConditions};
+use crate::query::{SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
 
 use super::parameters::{Bad, Parameters};
 use super::{DOOR, logfmt, with_coverage};
@@ -97,7 +97,7 @@ struct TraceJson<'a> {
     root_trace_name: &'a str,
     start_time_unix_nano: String,
     duration_ms: u32,
-    span_sets: [SpanSetJson<'a>; 1],
+    span_sets: Vec<SpanSetJson<'a>>,
     service_stats: BTreeMap<&'a str, ServiceJson>,
 }
 
@@ -105,6 +105,8 @@ struct TraceJson<'a> {
 struct SpanSetJson<'a> {
     spans: Vec<SpanJson<'a>>,
     matched: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attributes: Vec<AttributeJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -153,12 +155,17 @@ impl<'a> TraceJson<'a> {
             key: key.as_str(),
             value: columns.json(key, value),
         };
-        let spans = trace.spans.iter().map(|span| SpanJson {
+        let span = |span: &'a SearchSpan| SpanJson {
             span_id: span.span_id.to_string(),
             name: &span.name,
             start_time_unix_nano: span.start.0.to_string(),
             duration_nanos: span.duration.0.to_string(),
             attributes: span.attributes.iter().map(attribute).collect(),
+        };
+        let sets = trace.sets.iter().map(|set| SpanSetJson {
+            spans: set.spans.iter().map(span).collect(),
+            matched: narrow(set.matched),
+            attributes: set.attributes.iter().map(attribute).collect(),
         });
         let services = trace.services.iter().map(|(name, counts)| {
             (name.as_str(), ServiceJson { span_count: narrow(counts.spans), error_count: narrow(counts.errors) })
@@ -169,7 +176,7 @@ impl<'a> TraceJson<'a> {
             root_trace_name: &trace.root_name,
             start_time_unix_nano: trace.start.0.to_string(),
             duration_ms: narrow(trace.duration.0 / 1_000_000),
-            span_sets: [SpanSetJson { spans: spans.collect(), matched: narrow(trace.matched) }],
+            span_sets: sets.collect(),
             service_stats: services.collect(),
         }
     }
@@ -207,8 +214,10 @@ struct Columns<'a>(HashMap<&'a str, Column>);
 impl<'a> Columns<'a> {
     fn of(answer: &'a SearchAnswer) -> Self {
         let mut columns: HashMap<&str, Column> = HashMap::new();
-        let spans = answer.traces.iter().flat_map(|trace| &trace.spans);
-        for (key, value) in spans.flat_map(|span| &span.attributes) {
+        let sets = answer.traces.iter().flat_map(|trace| &trace.sets);
+        let attributes =
+            sets.flat_map(|set| set.attributes.iter().chain(set.spans.iter().flat_map(|span| &span.attributes)));
+        for (key, value) in attributes {
             let column = Column::of(value);
             let known = columns.entry(key).or_insert(column);
             if *known != column {
