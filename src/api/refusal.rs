@@ -36,6 +36,7 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
         | QueryError::NoFilterWithPeel
         | QueryError::TooManyGroups { .. }
         | QueryError::TooManyPoints { .. }
+        | QueryError::TooManyTraces { .. }
         | QueryError::LongNote { .. } => StatusCode::BAD_REQUEST,
         QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -4,7 +4,7 @@
 use crate::clock;
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_SECS_MAX};
 use crate::model::{TimeRange, TraceId, UNKNOWN_SERVICE};
-use crate::query::traceql::{AttributeScope, Field, Filter};
+use crate::query::traceql::{AttributeScope, Field, Filter, SpanQuery};
 use crate::query::{Coverage, Query, QueryError, SearchQuestion, TraceAnswer, TraceConditions};
 
 use super::params::BadParameter;
@@ -133,8 +133,9 @@ impl TraceSearch {
     /// The newest traces with such a span.
     pub(super) fn run(self, query: &Query, write: WriteTrace) -> Result<WrittenTraces, QueryError> {
         let Self { filter, range, traces_max } = self;
+        let spans = filter.map(SpanQuery::from).unwrap_or_default();
         let trace = TraceConditions::default();
-        let answer = query.search(&SearchQuestion { filter, range, trace, traces_max, spans_per_trace_max: 1 })?;
+        let answer = query.search(&SearchQuestion { query: spans, range, trace, traces_max, spans_per_set_max: 1 })?;
         let mut traces = whole_traces(query, answer.traces.into_iter().map(|trace| trace.trace_id), write)?;
         traces.coverage.also(answer.coverage);
         Ok(traces)

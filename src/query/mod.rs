@@ -143,6 +143,14 @@ pub enum QueryError {
         /// How many there may be.
         groups_max: usize,
     },
+    /// A question that would have to remember too many traces.
+    #[error(
+        "more than {traces_max} traces of the window have a part of what the query needs; ask for a shorter window"
+    )]
+    TooManyTraces {
+        /// How many there may be.
+        traces_max: usize,
+    },
     /// All peel dimensions at once, and a filter.
     #[error(
         "by=peel is not supported together with where=; name one dimension, such as by=resource.cloud.availability_zone"

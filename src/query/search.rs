@@ -1,11 +1,12 @@
 //! Which traces have spans of a kind: the newest ones, with those spans.
 //!
-//! A scan of heads and columns says which traces to look at, newest places first; what is answered of a trace is read from
-//! the whole of it, wherever its spans lie. A trace starts no later than any of its spans, so once enough are known, only
+//! A scan of heads and columns says which traces have what the query needs, newest places first; what it finds in a trace is
+//! read from the whole of it, wherever its spans lie. A trace starts no later than any of its spans, so once enough are known, only
 //! spans newer than the oldest of those can lead to a better one: the scan goes on with a shorter window, which passes by
 //! most blocks unread.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,11 +17,13 @@ use crate::clock;
 use crate::model::{DurationNanos, SpanBatch, SpanId, TimeRange, TraceId, UnixNanos};
 use crate::store::{OpenPartition, Partition, Snapshot};
 
-use super::traceql::{Field, FieldValue, Filter, SpanScan};
+use super::traceql::{Field, FieldValue, Need, RowSet, SpanQuery, TraceScan, TraceSpans};
 use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 
 /// A search ends after this.
 const WITHIN: Duration = Duration::from_secs(30);
+/// Traces that have a part of what a query needs, some 50 bytes each.
+const PARTS_MAX: usize = 2_000_000;
 /// Spans of one answer, some hundred bytes each.
 const SPANS_MAX: usize = 100_000;
 /// What stands for the service of a root that is not stored, as Tempo writes it.
@@ -29,23 +32,21 @@ pub const ROOT_NOT_RECEIVED: &str = "<root span not yet received>";
 /// What to search for.
 #[derive(Clone, Debug)]
 pub struct SearchQuestion {
-    /// What must be true of a span; `None` takes every span.
-    pub filter: Option<Filter>,
-    /// When it starts.
+    /// Which spans of which traces.
+    pub query: SpanQuery,
+    /// When the spans start. Others count as their relatives alone.
     pub range: TimeRange,
     /// What must be true of its trace.
     pub trace: TraceConditions,
     /// Traces in the answer.
     pub traces_max: usize,
-    /// Matching spans shown of each trace, the earliest; 0 shows all.
-    pub spans_per_trace_max: usize,
+    /// Spans shown of each set of a trace, the earliest; 0 shows all.
+    pub spans_per_set_max: usize,
 }
 
 /// What must be true of a whole trace. The default is true of every one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TraceConditions {
-    /// It has a span of each of these, in the range or not.
-    pub each: Vec<Filter>,
     /// It lasts at least so long.
     pub duration_min: Option<DurationNanos>,
     /// It lasts at most so long.
@@ -53,11 +54,8 @@ pub struct TraceConditions {
 }
 
 impl TraceConditions {
-    fn hold(&self, batch: &SpanBatch, duration: DurationNanos) -> bool {
-        let has = |filter: &Filter| (0..batch.spans.len()).any(|row| filter.matches(batch, row));
-        self.duration_min.is_none_or(|min| min <= duration)
-            && self.duration_max.is_none_or(|max| duration <= max)
-            && self.each.iter().all(has)
+    fn hold(&self, duration: DurationNanos) -> bool {
+        self.duration_min.is_none_or(|min| min <= duration) && self.duration_max.is_none_or(|max| duration <= max)
     }
 }
 
@@ -115,7 +113,7 @@ pub struct SearchSpan {
     pub start: UnixNanos,
     /// How long it took; 0 when its clock ran backwards.
     pub duration: DurationNanos,
-    /// What it has of the fields that the filter asks of, by key without scope, each key once.
+    /// What it has of the fields that the query asks of, by key without scope, each key once.
     pub attributes: Vec<(String, FieldValue)>,
 }
 
@@ -129,11 +127,12 @@ pub struct ServiceSpans {
 }
 
 impl Query {
-    /// The newest traces with matching spans. Cost: the columns that the filter needs of every block that can hold spans
-    /// newer than the oldest trace found so far, and one `trace` look-up for each trace found and a few more.
+    /// The newest traces in which the query finds something. Cost: the columns that its filters need of every block that can hold spans
+    /// newer than the oldest trace found so far, and one `trace` look-up for each trace that has what the query needs, until
+    /// enough are found.
     ///
     /// # Errors
-    /// `Starting`; `TooLong` after 30 s.
+    /// `Starting`, `Abandoned`; `TooLong` after 30 s, `TooManyTraces` when 2,000,000 have a part of what is needed.
     pub fn search(&self, question: &SearchQuestion) -> Result<SearchAnswer, QueryError> {
         let began = clock::instant();
         let mut answer = self.search_once(question, began)?;
@@ -152,8 +151,10 @@ impl Query {
             query: self,
             question,
             snapshot: &snapshot,
-            shown: shown_fields(question.filter.as_ref()),
+            need: question.query.need(),
+            shown: question.query.shown(),
             began,
+            parts: HashMap::new(),
             found: BTreeMap::new(),
             looked_at: HashSet::new(),
             n_spans: 0,
@@ -177,8 +178,11 @@ struct Search<'a> {
     query: &'a Query,
     question: &'a SearchQuestion,
     snapshot: &'a Snapshot,
+    need: Need,
     shown: Vec<&'a Field>,
     began: std::time::Instant,
+    /// Which filters are met by traces that lack others yet.
+    parts: HashMap<TraceId, u64>,
     /// At most as many as are wanted.
     found: BTreeMap<Rank, SearchTrace>,
     /// Traces that were read, found good or not.
@@ -189,10 +193,6 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn wanted(&self) -> SpanScan<'_> {
-        SpanScan { filter: self.question.filter.as_ref(), range: self.question.range }
-    }
-
     /// The start of the oldest trace found, when no older one is wanted.
     fn floor(&self) -> Option<UnixNanos> {
         let (oldest, _) = self.found.first_key_value()?;
@@ -200,10 +200,10 @@ impl Search<'_> {
     }
 
     /// The spans that can lead to a trace that is wanted more than those found.
-    fn scan(&self) -> SpanScan<'_> {
-        let mut scan = self.wanted();
-        scan.range.start = self.floor().map_or(scan.range.start, |floor| floor.max(scan.range.start));
-        scan
+    fn scan(&self) -> TraceScan<'_> {
+        let mut range = self.question.range;
+        range.start = self.floor().map_or(range.start, |floor| floor.max(range.start));
+        TraceScan { filters: self.need.filters(), range }
     }
 
     fn in_heads(&mut self) -> Result<(), QueryError> {
@@ -211,7 +211,7 @@ impl Search<'_> {
         let mut candidates = HashMap::new();
         for batch in snapshot.heads.iter().flat_map(|head| &head.batches) {
             self.in_time()?;
-            self.scan().scan_batch(batch, &mut |trace, start| note(&mut candidates, trace, start));
+            self.scan().scan_batch(batch, &mut |trace, met, start| note(&mut candidates, trace, met, start));
         }
         self.answer.inspected_spans += snapshot.heads.iter().map(|head| head.spans).sum::<u64>();
         self.read(candidates)
@@ -241,10 +241,10 @@ impl Search<'_> {
     fn may_be_in(&mut self, partition: &Partition) -> bool {
         let Some(sealed) = partition.manifest() else { return true };
         let scan = self.scan();
-        if !scan.may_lie_between(sealed.min_time, sealed.max_time) || !scan.is_among(sealed.counted_services()) {
+        if !scan.may_lie_between(sealed.min_time, sealed.max_time) || !scan.is_among(|| sealed.counted_services()) {
             return false;
         }
-        if !sealed.left.is_empty() && scan.is_among(&sealed.left) {
+        if !sealed.left.is_empty() && scan.is_among(|| sealed.left.iter()) {
             let left = "spans of the window have left with their retention: only those of pinned traces are found";
             self.answer.coverage.missing(left.to_owned());
         }
@@ -267,7 +267,8 @@ impl Search<'_> {
                 continue;
             }
             let mut candidates = HashMap::new();
-            let read = scan.scan_block(open, block_no, &mut |trace, start| note(&mut candidates, trace, start));
+            let read =
+                scan.scan_block(open, block_no, &mut |trace, met, start| note(&mut candidates, trace, met, start));
             if let Err(error) = read {
                 self.query.unreadable(&mut self.answer.coverage, &format!("block {block_no}"), &error);
             }
@@ -278,11 +279,35 @@ impl Search<'_> {
         Ok(())
     }
 
+    /// Those that have everything a query needs, by what was found here and before; the others are remembered.
+    fn complete(&mut self, seen: HashMap<TraceId, Seen>) -> Result<Vec<Rank>, QueryError> {
+        let mut complete = Vec::new();
+        for (trace, Seen { met, start }) in seen {
+            if self.need.holds(met) {
+                complete.push((start, Reverse(trace)));
+                continue;
+            }
+            let is_full = PARTS_MAX <= self.parts.len();
+            let all = match self.parts.entry(trace) {
+                Entry::Occupied(known) => {
+                    let known = known.into_mut();
+                    *known |= met;
+                    *known
+                }
+                Entry::Vacant(_) if is_full => return Err(QueryError::TooManyTraces { traces_max: PARTS_MAX }),
+                Entry::Vacant(new) => *new.insert(met),
+            };
+            if self.need.holds(all) {
+                complete.push((start, Reverse(trace)));
+            }
+        }
+        complete.sort_unstable_by_key(|rank| Reverse(*rank));
+        Ok(complete)
+    }
+
     /// Reads the traces, those that can be newest first, until the others cannot be wanted any more.
-    fn read(&mut self, candidates: HashMap<TraceId, UnixNanos>) -> Result<(), QueryError> {
-        let mut candidates: Vec<Rank> =
-            candidates.into_iter().map(|(trace, latest)| (latest, Reverse(trace))).collect();
-        candidates.sort_unstable_by_key(|rank| Reverse(*rank));
+    fn read(&mut self, seen: HashMap<TraceId, Seen>) -> Result<(), QueryError> {
+        let candidates = self.complete(seen)?;
         for (latest, Reverse(id)) in candidates {
             if self.floor().is_some_and(|floor| latest < floor) {
                 break;
@@ -310,27 +335,23 @@ impl Search<'_> {
         self.query.may_go_on(self.began, WITHIN)
     }
 
-    /// What is said of a trace; `None` when it is none of those, or no span of it matches after all: only the first of
-    /// several copies counts.
+    /// What is said of a trace; `None` when it is none of those, or the query finds nothing in it after all.
     fn found_in(&mut self, trace_id: TraceId, batch: &SpanBatch) -> Option<SearchTrace> {
-        let scan = self.wanted();
-        let matching: Vec<usize> = (0..batch.spans.len()).filter(|row| scan.wants(batch, *row)).collect();
-        let (start, end) = bounds_of(batch);
+        let trace = TraceSpans::new(batch);
+        let (start, end) = trace.bounds();
         let duration = DurationNanos(end.0.saturating_sub(start.0));
-        if matching.is_empty() || !self.question.trace.hold(batch, duration) {
+        if !self.question.trace.hold(duration) {
             return None;
         }
-        let wanted = match self.question.spans_per_trace_max {
-            0 => matching.len(),
-            most => most.min(matching.len()),
-        };
-        let shown = wanted.min(SPANS_MAX - self.n_spans.min(SPANS_MAX));
-        if shown < wanted {
-            let reason = format!("more than {SPANS_MAX} spans match; of some traces fewer than asked for are shown");
-            self.answer.coverage.missing(reason);
+        let starts = (0..).zip(&batch.spans).map(|(row, span)| (row, span.start_time_unix_nano));
+        let within = starts.filter(|(_, start)| self.question.range.contains(*start)).map(|(row, _)| row);
+        let sets = self.question.query.find(&trace, within.collect());
+        if sets.is_empty() {
+            return None;
         }
-        let spans = matching.iter().take(shown).filter_map(|row| span_of(batch, *row, &self.shown)).collect();
-        let root = batch.spans.iter().find(|span| span.parent_span_id == SpanId::default());
+        let mut shown_before = self.n_spans;
+        let sets = sets.into_iter().map(|set| self.set(&trace, batch, set, &mut shown_before)).collect();
+        let root = trace.root().and_then(|row| batch.spans.get(row as usize));
         let mut services: BTreeMap<String, ServiceSpans> = BTreeMap::new();
         for span in &batch.spans {
             let counts = services.entry(batch.service_of(span).1.into_owned()).or_default();
@@ -344,9 +365,29 @@ impl Search<'_> {
             root_name: root.map_or_else(String::new, |root| batch.text_lossy(root.name).into_owned()),
             start,
             duration,
-            sets: vec![SpanSet { attributes: Vec::new(), matched: matching.len() as u64, spans }],
+            sets,
             services,
         })
+    }
+
+    fn set(&mut self, trace: &TraceSpans<'_>, batch: &SpanBatch, set: RowSet, shown_before: &mut usize) -> SpanSet {
+        let wanted = match self.question.spans_per_set_max {
+            0 => set.rows.len(),
+            most => most.min(set.rows.len()),
+        };
+        let shown = wanted.min(SPANS_MAX.saturating_sub(*shown_before));
+        if shown < wanted {
+            let reason = format!("more than {SPANS_MAX} spans match; of some traces fewer than asked for are shown");
+            self.answer.coverage.missing(reason);
+        }
+        *shown_before += shown;
+        let spans = set.rows.iter().take(shown).filter_map(|row| span_of(trace, batch, *row, &self.shown));
+        let named = |value: Option<FieldValue>| value.map_or_else(|| FieldValue::String("nil".to_owned()), keyword);
+        SpanSet {
+            matched: set.rows.len() as u64,
+            spans: spans.collect(),
+            attributes: set.attributes.into_iter().map(|(key, value)| (key, named(value))).collect(),
+        }
     }
 }
 
@@ -354,33 +395,37 @@ fn shown_of(trace: &SearchTrace) -> usize {
     trace.sets.iter().map(|set| set.spans.len()).sum()
 }
 
-/// Notes a trace, and that it starts no later than this.
-fn note(candidates: &mut HashMap<TraceId, UnixNanos>, trace: TraceId, start: UnixNanos) -> ControlFlow<()> {
-    let known = candidates.entry(trace).or_insert(start);
-    *known = start.min(*known);
+/// What was seen of a trace in one place.
+struct Seen {
+    /// Filters that spans of it meet.
+    met: u64,
+    /// It starts no later than this.
+    start: UnixNanos,
+}
+
+fn note(seen: &mut HashMap<TraceId, Seen>, trace: TraceId, met: u64, start: UnixNanos) -> ControlFlow<()> {
+    let known = seen.entry(trace).or_insert(Seen { met, start });
+    known.met |= met;
+    known.start = start.min(known.start);
     ControlFlow::Continue(())
 }
 
-/// Earliest start and latest end or start, of those that are set.
-fn bounds_of(batch: &SpanBatch) -> (UnixNanos, UnixNanos) {
-    let starts = batch.spans.iter().map(|span| span.start_time_unix_nano).filter(|at| !at.is_unset());
-    let ends = batch.spans.iter().map(|span| span.end_time_unix_nano.max(span.start_time_unix_nano));
-    (starts.min().unwrap_or_default(), ends.max().unwrap_or_default())
+/// A keyword as a text: answers have no other type for it.
+fn keyword(value: FieldValue) -> FieldValue {
+    match value {
+        keyword @ (FieldValue::Status(_) | FieldValue::Kind(_)) => FieldValue::String(keyword.to_string()),
+        other => other,
+    }
 }
 
-fn span_of(batch: &SpanBatch, row: usize, shown: &[&Field]) -> Option<SearchSpan> {
-    let span = batch.spans.get(row)?;
+fn span_of(trace: &TraceSpans<'_>, batch: &SpanBatch, row: u32, shown: &[&Field]) -> Option<SearchSpan> {
+    let span = batch.spans.get(row as usize)?;
     let mut attributes: Vec<(String, FieldValue)> = Vec::new();
     for field in shown {
-        let Some(value) = field.first_value(batch, row) else { continue };
-        if attributes.iter().any(|(known, _)| known == field.bare_name()) {
-            continue;
+        let Some(value) = trace.first_value(field, row) else { continue };
+        if attributes.iter().all(|(known, _)| known != field.bare_name()) {
+            attributes.push((field.bare_name().to_owned(), keyword(value)));
         }
-        let value = match value {
-            keyword @ (FieldValue::Status(_) | FieldValue::Kind(_)) => FieldValue::String(keyword.to_string()),
-            other => other,
-        };
-        attributes.push((field.bare_name().to_owned(), value));
     }
     Some(SearchSpan {
         span_id: span.span_id,
@@ -389,15 +434,4 @@ fn span_of(batch: &SpanBatch, row: usize, shown: &[&Field]) -> Option<SearchSpan
         duration: span.latency().unwrap_or_default(),
         attributes,
     })
-}
-
-/// The fields of a filter that are shown beside each span: those that are not shown anyway, each once.
-fn shown_fields(filter: Option<&Filter>) -> Vec<&Field> {
-    let mut fields: Vec<&Field> = Vec::new();
-    for field in filter.map(Filter::fields).unwrap_or_default() {
-        if !field.is_of_every_answer() && !fields.contains(&field) {
-            fields.push(field);
-        }
-    }
-    fields
 }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use spandrel::clock::Clock;
 use spandrel::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::traceql::{Field, Filter};
+use spandrel::query::traceql::{Field, Filter, SpanQuery};
 use spandrel::query::{
     Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, SpanSet, TagValuesQuestion, TraceConditions,
 };
@@ -183,14 +183,14 @@ fn naive_trace(
 }
 
 #[track_caller]
-fn check(filled: &Filled, filter: &str, range: TimeRange, traces_max: usize, spans_per_trace_max: usize) {
+fn check(filled: &Filled, filter: &str, range: TimeRange, traces_max: usize, spans_per_set_max: usize) {
     let parsed: Filter = filter.parse().expect("a filter");
     let question = SearchQuestion {
-        filter: Some(parsed.clone()),
+        query: parsed.clone().into(),
         range,
         trace: TraceConditions::default(),
         traces_max,
-        spans_per_trace_max,
+        spans_per_set_max,
     };
     let answer = filled.query.search(&question).expect("an answer");
     assert!(answer.coverage.is_complete(), "{:?}", answer.coverage);
@@ -203,7 +203,7 @@ fn check(filled: &Filled, filter: &str, range: TimeRange, traces_max: usize, spa
         "{filter} {range:?} {traces_max}"
     );
     for (mut found, (expected, matching)) in answer.traces.into_iter().zip(naive) {
-        let most = if spans_per_trace_max == 0 { usize::MAX } else { spans_per_trace_max };
+        let most = if spans_per_set_max == 0 { usize::MAX } else { spans_per_set_max };
         let mut keys: Vec<SpanKey> = matching.into_iter().collect();
         keys.sort_unstable();
         let shown: Vec<_> = keys.into_iter().take(most).map(|key| (key.span_id, key.start_time_unix_nano)).collect();
@@ -225,8 +225,8 @@ fn a_search_finds_what_a_filter_of_every_span_finds_wherever_the_spans_of_a_trac
         };
         for filter in FILTERS {
             for range in [TimeRange::ALL, window(60, 20), window(5, 0), window(200, 119)] {
-                for (traces_max, spans_per_trace_max) in [(1, 1), (5, 3), (20, 0), (1_000, 2)] {
-                    check(&filled, filter, range, traces_max, spans_per_trace_max);
+                for (traces_max, spans_per_set_max) in [(1, 1), (5, 3), (20, 0), (1_000, 2)] {
+                    check(&filled, filter, range, traces_max, spans_per_set_max);
                 }
             }
         }
@@ -239,11 +239,11 @@ fn spans_show_what_the_filter_asks_of_each_key_once_and_without_its_scope() {
     let filter = "{ resource.service.name = \"cart\" && status = error && kind != client && .n >= 0 && span.n >= 0 \
                   && name != \"\" && duration >= 0ms && trace:id != \"\" && .absent = nil }";
     let question = SearchQuestion {
-        filter: Some(filter.parse().expect("a filter")),
+        query: filter.parse().expect("a query"),
         range: TimeRange::ALL,
         trace: TraceConditions::default(),
         traces_max: 1,
-        spans_per_trace_max: 1,
+        spans_per_set_max: 1,
     };
     let answer = filled.query.search(&question).expect("an answer");
     let attributes = &answer.traces[0].sets[0].spans[0].attributes;
@@ -260,11 +260,11 @@ fn blocks_older_than_the_traces_found_are_not_read() {
     let blocks: u64 = store.partitions.iter().map(|(_, _, blocks)| blocks).sum();
     let search = |filled: &Filled, traces_max| {
         let question = SearchQuestion {
-            filter: None,
+            query: SpanQuery::default(),
             range: TimeRange::ALL,
             trace: TraceConditions::default(),
             traces_max,
-            spans_per_trace_max: 1,
+            spans_per_set_max: 1,
         };
         filled.query.search(&question).expect("an answer")
     };
@@ -286,7 +286,8 @@ fn blocks_older_than_the_traces_found_are_not_read() {
 fn conditions_on_the_trace_are_met_by_different_spans_of_it() {
     let filled = Filled::new(&mut Random(3));
     let filter = |text: &str| text.parse::<Filter>().expect("a filter");
-    let each = vec![filter("{ .n = 3 }"), filter("{ status = error && .route = \"/a\" }")];
+    let each =
+        vec![filter("{ kind = server }"), filter("{ .n = 3 }"), filter("{ status = error && .route = \"/a\" }")];
     let seconds = |n| DurationNanos(n * SECOND);
     let all = filled.naive(&filter("{ kind = server }"), TimeRange::ALL);
     let with: Vec<HashSet<TraceId>> = each
@@ -298,9 +299,9 @@ fn conditions_on_the_trace_are_met_by_different_spans_of_it() {
     };
     let meant: Vec<TraceId> =
         all.iter().map(|(trace, _)| trace).filter(|trace| meant(trace)).map(|t| t.trace_id).collect();
-    let conditions = TraceConditions { each, duration_min: Some(seconds(30)), duration_max: Some(seconds(119)) };
-    let (range, filter) = (TimeRange::ALL, Some(filter("{ kind = server }")));
-    let question = SearchQuestion { filter, range, trace: conditions, traces_max: 1_000, spans_per_trace_max: 1 };
+    let trace = TraceConditions { duration_min: Some(seconds(30)), duration_max: Some(seconds(119)) };
+    let (range, query) = (TimeRange::ALL, SpanQuery::each(each));
+    let question = SearchQuestion { query, range, trace, traces_max: 1_000, spans_per_set_max: 1 };
     let found = filled.query.search(&question).expect("an answer").traces;
     assert!(!meant.is_empty() && meant.len() < all.len());
     assert_eq!(found.iter().map(|trace| trace.trace_id).collect::<Vec<_>>(), meant);

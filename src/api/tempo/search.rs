@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::refusal::query_status;
 use crate::api::{Doors, text};
-use crate::query::traceql::{FieldValue, Filter, Problem, TraceQlError};
+use crate::query::traceql::{FILTERS_MAX, FieldValue, Problem, SpanQuery, TraceQlError};
 use crate::query::{SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
 
 use super::parameters::{Bad, Parameters};
@@ -42,22 +42,24 @@ fn question(parameters: &Parameters, doors: &Doors) -> Result<SearchQuestion, Ba
     {
         return Err(format!("q and {name} exclude each other: write the conditions of {name} into q"));
     }
-    let mut each = parameters.get("tags").map(logfmt::filters).transpose()?.unwrap_or_default();
-    let filter = match parameters.get("q") {
-        Some(q) => Some(q.parse::<Filter>().map_err(|error| refused(&error))?),
-        // What tells traces apart is rarely the service: the last pair finds them, and the others are checked.
-        None => each.pop(),
+    let query = if let Some(q) = parameters.get("q") {
+        q.parse::<SpanQuery>().map_err(|error| refused(&error))?
+    } else {
+        let each = parameters.get("tags").map(logfmt::filters).transpose()?.unwrap_or_default();
+        if FILTERS_MAX < each.len() {
+            return Err(format!("tags has {} pairs, at most {FILTERS_MAX} are taken", each.len()));
+        }
+        SpanQuery::each(each)
     };
     Ok(SearchQuestion {
-        filter,
+        query,
         range: parameters.window(doors.query.now())?,
         trace: TraceConditions {
-            each,
             duration_min: parameters.duration("minDuration")?,
             duration_max: parameters.duration("maxDuration")?,
         },
         traces_max: parameters.number("limit", TRACES_DEFAULT, 1..=TRACES_MAX)?,
-        spans_per_trace_max: parameters.number("spss", SPANS_DEFAULT, 0..=usize::MAX)?,
+        spans_per_set_max: parameters.number("spss", SPANS_DEFAULT, 0..=usize::MAX)?,
     })
 }
 

@@ -134,6 +134,20 @@ pub enum Intrinsic {
     LinkTraceId,
     /// Of every link, 16 hex digits.
     LinkSpanId,
+    /// Of the trace: from the earliest start to the latest end.
+    TraceDuration,
+    /// Of the trace: the name of its first root; none before that is stored.
+    RootName,
+    /// Of the trace: the service of its first root; none before that is stored.
+    RootService,
+    /// Spans whose parent it is.
+    ChildCount,
+    /// When the walk through the trace comes to it, from 1; 0 when no root leads to it.
+    NestedSetLeft,
+    /// When the walk leaves it; 0 when no root leads to it.
+    NestedSetRight,
+    /// `NestedSetLeft` of its parent; -1 for a root.
+    NestedSetParent,
 }
 
 /// Whose attribute it is.
@@ -151,6 +165,12 @@ pub enum AttributeScope {
     Event,
     /// `link.key`: of every link.
     Link,
+    /// `parent.key`: of the parent span, else of its resource.
+    Parent,
+    /// `parent.span.key`.
+    ParentSpan,
+    /// `parent.resource.key`.
+    ParentResource,
 }
 
 impl Intrinsic {
@@ -171,11 +191,23 @@ impl Intrinsic {
             Self::EventTimeSinceStart => "event:timeSinceStart",
             Self::LinkTraceId => "link:traceID",
             Self::LinkSpanId => "link:spanID",
+            Self::TraceDuration => "trace:duration",
+            Self::RootName => "trace:rootName",
+            Self::RootService => "trace:rootService",
+            Self::ChildCount => "span:childCount",
+            Self::NestedSetLeft => "nestedSetLeft",
+            Self::NestedSetRight => "nestedSetRight",
+            Self::NestedSetParent => "nestedSetParent",
         }
     }
 
+    /// By a name without a scope.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, intrinsic)| intrinsic)
+    }
+
     /// All of them.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Duration,
         Self::Name,
         Self::Status,
@@ -190,8 +222,32 @@ impl Intrinsic {
         Self::EventTimeSinceStart,
         Self::LinkTraceId,
         Self::LinkSpanId,
+        Self::TraceDuration,
+        Self::RootName,
+        Self::RootService,
+        Self::ChildCount,
+        Self::NestedSetLeft,
+        Self::NestedSetRight,
+        Self::NestedSetParent,
     ];
 }
+
+/// Names without a scope.
+const NAMES: [(&str, Intrinsic); 13] = [
+    ("duration", Intrinsic::Duration),
+    ("name", Intrinsic::Name),
+    ("status", Intrinsic::Status),
+    ("statusMessage", Intrinsic::StatusMessage),
+    ("kind", Intrinsic::Kind),
+    ("traceDuration", Intrinsic::TraceDuration),
+    ("rootName", Intrinsic::RootName),
+    ("rootServiceName", Intrinsic::RootService),
+    ("rootService", Intrinsic::RootService),
+    ("childCount", Intrinsic::ChildCount),
+    ("nestedSetLeft", Intrinsic::NestedSetLeft),
+    ("nestedSetRight", Intrinsic::NestedSetRight),
+    ("nestedSetParent", Intrinsic::NestedSetParent),
+];
 
 impl AttributeScope {
     /// What stands before the key.
@@ -203,6 +259,9 @@ impl AttributeScope {
             Self::Instrumentation => "instrumentation.",
             Self::Event => "event.",
             Self::Link => "link.",
+            Self::Parent => "parent.",
+            Self::ParentSpan => "parent.span.",
+            Self::ParentResource => "parent.resource.",
         }
     }
 }
@@ -216,6 +275,36 @@ impl Field {
                 Intrinsic::EventName | Intrinsic::EventTimeSinceStart | Intrinsic::LinkTraceId | Intrinsic::LinkSpanId
             ),
             Self::Attribute { scope, .. } => matches!(scope, AttributeScope::Event | AttributeScope::Link),
+        }
+    }
+
+    /// Whether it needs other spans of the trace.
+    pub(super) fn is_of_trace(&self) -> bool {
+        match self {
+            Self::Intrinsic(intrinsic) => matches!(
+                intrinsic,
+                Intrinsic::TraceDuration
+                    | Intrinsic::RootName
+                    | Intrinsic::RootService
+                    | Intrinsic::ChildCount
+                    | Intrinsic::NestedSetLeft
+                    | Intrinsic::NestedSetRight
+                    | Intrinsic::NestedSetParent
+            ),
+            Self::Attribute { scope, .. } => {
+                matches!(scope, AttributeScope::Parent | AttributeScope::ParentSpan | AttributeScope::ParentResource)
+            }
+        }
+    }
+
+    /// As a query writes it as a rule: intrinsics without their scope.
+    pub(super) fn written(&self) -> String {
+        match self {
+            Self::Intrinsic(intrinsic) => {
+                let short = NAMES.into_iter().find(|(_, known)| known == intrinsic);
+                short.map_or(intrinsic.as_str(), |(name, _)| name).to_owned()
+            }
+            Self::Attribute { .. } => self.to_string(),
         }
     }
 
@@ -361,7 +450,14 @@ impl fmt::Display for Field {
                 let plain = |c: char| is_attribute_char(c) && c != '"' && c != '\\';
                 // A digit behind the bare dot would be a number.
                 let is_number = *scope == AttributeScope::Unscoped && key.starts_with(|c: char| c.is_ascii_digit());
-                if key.chars().all(plain) && !is_number { f.write_str(key) } else { write_quoted_key(f, key) }
+                // As would a scope behind `parent.`.
+                let is_scope =
+                    *scope == AttributeScope::Parent && (key.starts_with("span.") || key.starts_with("resource."));
+                if key.chars().all(plain) && !is_number && !is_scope {
+                    f.write_str(key)
+                } else {
+                    write_quoted_key(f, key)
+                }
             }
         }
     }

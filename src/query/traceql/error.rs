@@ -71,6 +71,8 @@ pub enum Place {
     By,
     /// `q=` of metrics.
     Metrics,
+    /// `q=` of a search.
+    Search,
 }
 
 impl fmt::Display for Place {
@@ -79,6 +81,7 @@ impl fmt::Display for Place {
             Self::Where => "where=",
             Self::By => "by=",
             Self::Metrics => "a metrics query",
+            Self::Search => "a search",
         })
     }
 }

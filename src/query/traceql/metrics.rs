@@ -186,7 +186,7 @@ fn by(parser: &mut Parser<'_>) -> Result<(Field, String), TraceQlError> {
 }
 
 /// How many exemplars the hints ask for, if they do.
-fn hints(parser: &mut Parser<'_>) -> Result<Option<usize>, TraceQlError> {
+pub(super) fn hints(parser: &mut Parser<'_>) -> Result<Option<usize>, TraceQlError> {
     let mut exemplars = None;
     expect(parser, "(", "`(`")?;
     loop {

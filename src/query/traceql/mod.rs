@@ -23,9 +23,11 @@ mod parse;
 mod row;
 mod scan;
 mod spans;
+mod spanset;
 #[cfg(test)]
 mod tests;
 mod token;
+mod traces;
 mod types;
 mod value;
 
@@ -39,7 +41,9 @@ pub use self::ast::{AttributeScope, Field, Intrinsic};
 pub use self::error::{Place, Problem, TraceQlError};
 pub use self::metrics::{MetricsFunction, MetricsQuery};
 pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
-pub use self::spans::{EachTrace, EachValue, SpanScan};
+pub use self::spans::{EachValue, SpanScan};
+pub use self::spanset::{FILTERS_MAX, Need, RowSet, SpanQuery, TraceSpans};
+pub use self::traces::{EachTrace, TraceScan};
 use self::value::Datum;
 pub use self::value::{FieldValue, Fraction};
 
@@ -133,12 +137,19 @@ impl Field {
         }
     }
 
-    /// Whether every answer about a span shows it anyway: name, duration, ids.
+    /// Whether every answer about a span shows it anyway: name, duration, ids, root.
     pub fn is_of_every_answer(&self) -> bool {
         let Self::Intrinsic(intrinsic) = self else { return false };
         matches!(
             intrinsic,
-            Intrinsic::Name | Intrinsic::Duration | Intrinsic::SpanId | Intrinsic::ParentId | Intrinsic::TraceId
+            Intrinsic::Name
+                | Intrinsic::Duration
+                | Intrinsic::SpanId
+                | Intrinsic::ParentId
+                | Intrinsic::TraceId
+                | Intrinsic::TraceDuration
+                | Intrinsic::RootName
+                | Intrinsic::RootService
         )
     }
 }

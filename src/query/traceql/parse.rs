@@ -109,7 +109,7 @@ impl<'a> Parser<'a> {
         self.text.get(token.start..token.end).unwrap_or_default()
     }
 
-    fn peek_is(&self, sign: &str) -> bool {
+    pub(super) fn peek_is(&self, sign: &str) -> bool {
         matches!(self.kind(), TokenKind::Sign(found) if *found == sign)
     }
 
@@ -122,6 +122,33 @@ impl<'a> Parser<'a> {
         let found = self.peek_is(sign);
         self.at += usize::from(found);
         found
+    }
+
+    pub(super) fn expect(&mut self, sign: &'static str) -> Result<(), TraceQlError> {
+        if self.take(sign) {
+            return Ok(());
+        }
+        Err(self.unexpected(match sign {
+            "(" => "`(`",
+            _ => "`)`",
+        }))
+    }
+
+    /// The next word, when it is a name.
+    pub(super) fn name(&self) -> &'a str {
+        if *self.kind() == TokenKind::Name { self.word(self.token()) } else { "" }
+    }
+
+    /// Whether nothing was read yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.at == 0
+    }
+
+    /// Whether this sign is the next one, or comes behind nothing but opening brackets.
+    pub(super) fn first_behind_brackets_is(&self, sign: &str) -> bool {
+        let mut rest = self.tokens.get(self.at..).unwrap_or_default().iter();
+        let first = rest.find(|token| token.kind != TokenKind::Sign("("));
+        first.is_some_and(|token| matches!(token.kind, TokenKind::Sign(found) if found == sign))
     }
 
     pub(super) fn error(&self, at: usize, problem: Problem) -> TraceQlError {
@@ -148,7 +175,7 @@ impl<'a> Parser<'a> {
         const BETWEEN_SPANS: [&str; 13] =
             ["|", ">>", "<<", "!>", "!<", "!>>", "!<<", "~", "&~", "&>", "&<", "&>>", "&<<"];
         let TokenKind::Sign(sign) = token.kind else { return None };
-        if !BETWEEN_SPANS.contains(&sign) {
+        if self.place == Place::Search || !BETWEEN_SPANS.contains(&sign) {
             return None;
         }
         let because = if sign == "|" {
@@ -200,12 +227,13 @@ impl<'a> Parser<'a> {
 
     fn condition(&mut self) -> Result<Expression, TraceQlError> {
         let start = self.token().start;
-        let expression = self.whole()?;
+        let expression = self.value()?;
         is_condition(&expression).map_err(|problem| self.error(start, problem))?;
         Ok(expression)
     }
 
-    fn whole(&mut self) -> Result<Expression, TraceQlError> {
+    /// What an expression is, whatever its type.
+    pub(super) fn value(&mut self) -> Result<Expression, TraceQlError> {
         let parsed = self.expression(LOGIC)?;
         let start = parsed.start;
         parsed.expression.ok_or_else(|| self.lonely_nil(start))
@@ -275,7 +303,10 @@ impl<'a> Parser<'a> {
     }
 
     /// Runs `inner` one level below.
-    fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> Result<T, TraceQlError>) -> Result<T, TraceQlError> {
+    pub(super) fn deeper<T>(
+        &mut self,
+        inner: impl FnOnce(&mut Self) -> Result<T, TraceQlError>,
+    ) -> Result<T, TraceQlError> {
         self.depth += 1;
         if TRACEQL_DEPTH_MAX < self.depth {
             return Err(self.error(self.token().start, Problem::TooDeep));
@@ -307,17 +338,22 @@ impl<'a> Parser<'a> {
             return self.nested(start, 1, root());
         }
         let token = self.token().clone();
-        let expression = match token.kind {
+        let expression = match token.kind.clone() {
             TokenKind::String(text) => Some(Expression::Literal(Literal::String(text))),
             TokenKind::Int(number) => Some(Expression::Literal(Literal::Int(number))),
             TokenKind::Float(number) => Some(Expression::Literal(Literal::Float(number))),
             TokenKind::Duration(nanos) => Some(Expression::Literal(Literal::Duration(nanos))),
             TokenKind::Attribute(scope, key) => Some(Expression::Field(Field::Attribute { scope, key })),
-            TokenKind::ParentAttribute => return Err(self.of_other_spans(start, &token)),
             TokenKind::Scoped => Some(self.scoped(&token)?),
-            TokenKind::Name => self.name(&token)?,
+            TokenKind::Name => self.named(&token)?,
             TokenKind::Sign(_) | TokenKind::End => return Err(self.unexpected(OPERAND)),
         };
+        if let Some(Expression::Field(field)) = &expression
+            && field.is_of_trace()
+            && self.place != Place::Search
+        {
+            return Err(self.of_other_spans(start, &token));
+        }
         self.at += 1;
         Ok(Parsed { expression, start, depth: 1, closed: false })
     }
@@ -421,7 +457,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn name(&self, token: &Token) -> Result<Option<Expression>, TraceQlError> {
+    fn named(&self, token: &Token) -> Result<Option<Expression>, TraceQlError> {
         let literal = |literal| Ok(Some(Expression::Literal(literal)));
         let word = self.word(token);
         match word {
@@ -433,15 +469,13 @@ impl<'a> Parser<'a> {
             "error" => literal(Literal::Status(2)),
             "minInt" => literal(Literal::Int(i64::MIN)),
             "maxInt" => literal(Literal::Int(i64::MAX)),
-            "duration" => Ok(Some(Expression::Field(Field::Intrinsic(Intrinsic::Duration)))),
-            "name" => Ok(Some(Expression::Field(Field::Intrinsic(Intrinsic::Name)))),
-            "status" => Ok(Some(Expression::Field(Field::Intrinsic(Intrinsic::Status)))),
-            "statusMessage" => Ok(Some(Expression::Field(Field::Intrinsic(Intrinsic::StatusMessage)))),
-            "kind" => Ok(Some(Expression::Field(Field::Intrinsic(Intrinsic::Kind)))),
-            _ => match (0..).zip(KINDS).find(|(_, name)| *name == word) {
-                Some((number, _)) => literal(Literal::Kind(number)),
-                None => Err(self.unknown_name(token, word)),
-            },
+            _ => {
+                if let Some(intrinsic) = Intrinsic::of_name(word) {
+                    return Ok(Some(Expression::Field(Field::Intrinsic(intrinsic))));
+                }
+                let kind = (0..).zip(KINDS).find(|(_, name)| *name == word);
+                kind.map_or_else(|| Err(self.unknown_name(token, word)), |(number, _)| literal(Literal::Kind(number)))
+            }
         }
     }
 
@@ -464,8 +498,11 @@ impl<'a> Parser<'a> {
             "bottomk",
         ];
         match word {
-            "traceDuration" | "rootName" | "rootServiceName" | "rootService" | "childCount" | "nestedSetLeft"
-            | "nestedSetRight" | "nestedSetParent" | "parent" => self.of_other_spans(token.start, token),
+            "parent" => self.unsupported(
+                token.start,
+                shown(word),
+                "name an attribute of it, such as parent.span.http.route, or ask for span:parentID",
+            ),
             _ if AGGREGATES.contains(&word) => {
                 self.unsupported(token.start, shown(word), "it counts over several spans, the filter looks at one")
             }
@@ -494,20 +531,13 @@ impl<'a> Parser<'a> {
 
     fn scoped(&self, token: &Token) -> Result<Expression, TraceQlError> {
         let word = self.word(token);
-        match word {
-            "trace:duration" | "trace:rootName" | "trace:rootService" | "span:childCount" => {
-                Err(self.of_other_spans(token.start, token))
-            }
-            _ => {
-                if let Some(known) = Intrinsic::ALL.into_iter().find(|intrinsic| intrinsic.as_str() == word) {
-                    return Ok(Expression::Field(Field::Intrinsic(known)));
-                }
-                let names: Vec<&str> = Intrinsic::ALL.into_iter().map(Intrinsic::as_str).collect();
-                let remedy = Some(format!("there are {}; attributes have a dot: span.name", names.join(", ")));
-                let found = shown(word);
-                Err(self.error(token.start, Problem::Unexpected { found, expected: "an intrinsic", remedy }))
-            }
+        let known = Intrinsic::ALL.into_iter().filter(|intrinsic| intrinsic.as_str().contains(':'));
+        if let Some(intrinsic) = known.clone().find(|intrinsic| intrinsic.as_str() == word) {
+            return Ok(Expression::Field(Field::Intrinsic(intrinsic)));
         }
+        let names: Vec<&str> = known.map(Intrinsic::as_str).collect();
+        let remedy = Some(format!("there are {}; attributes have a dot: span.name", names.join(", ")));
+        Err(self.error(token.start, Problem::Unexpected { found: shown(word), expected: "an intrinsic", remedy }))
     }
 
     fn of_other_spans(&self, at: usize, token: &Token) -> TraceQlError {

@@ -26,6 +26,8 @@ pub(super) fn of_span<'a>(field: &Field, batch: &'a SpanBatch, span: &Span) -> D
                 let links = batch.links(span.links).iter();
                 several(links.map(|link| attribute(batch, link.attributes, key)))
             }
+            // A span alone has no parent.
+            AttributeScope::Parent | AttributeScope::ParentSpan | AttributeScope::ParentResource => Datum::Nil,
         },
     }
 }
@@ -70,6 +72,14 @@ fn intrinsic_of<'a>(intrinsic: Intrinsic, batch: &'a SpanBatch, span: &Span) -> 
         })),
         Intrinsic::LinkTraceId => several(batch.links(span.links).iter().map(|link| text(link.trace_id.to_string()))),
         Intrinsic::LinkSpanId => several(batch.links(span.links).iter().map(|link| text(link.span_id.to_string()))),
+        // Nor a trace.
+        Intrinsic::TraceDuration
+        | Intrinsic::RootName
+        | Intrinsic::RootService
+        | Intrinsic::ChildCount
+        | Intrinsic::NestedSetLeft
+        | Intrinsic::NestedSetRight
+        | Intrinsic::NestedSetParent => Datum::Nil,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Traces with chosen spans, and what these say: window and filter over the blocks and heads of a store. Unlike `RowScan`, spans without a latency
+//! What chosen spans say: window and filter over the blocks and heads of a store. Unlike `RowScan`, spans without a latency
 //! are found as well: nothing is counted here.
 
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use super::compile::{Condition, fields_of};
 use super::value::{Datum, FieldValue};
 use super::{Filter, bounds, row};
 use crate::block::{BlockError, BlockScan, BlockSummary, ServiceCount};
-use crate::model::{SpanBatch, TimeRange, TraceId, UnixNanos};
+use crate::model::{SpanBatch, TimeRange, UnixNanos};
 use crate::store::{OpenPartition, StoreError};
 
 /// Which spans are wanted.
@@ -20,9 +20,6 @@ pub struct SpanScan<'f> {
     /// When they start, as their sender says. A start that is not set is 0.
     pub range: TimeRange,
 }
-
-/// Sees a trace and the earliest start of its wanted spans in one place; a break ends the scan.
-pub type EachTrace<'a> = &'a mut dyn FnMut(TraceId, UnixNanos) -> ControlFlow<()>;
 
 impl SpanScan<'_> {
     /// Whether a block can hold spans that are wanted, as far as its summary tells.
@@ -47,49 +44,6 @@ impl SpanScan<'_> {
         named.is_none_or(|name| services.into_iter().any(|count| count.service == name))
     }
 
-    /// Calls `each` with the traces of the wanted spans of a block, in their order, until it breaks; a trace that goes on in
-    /// another row group comes again.
-    ///
-    /// # Errors
-    /// `Block` or `Damaged`; `each` may have been called before.
-    pub fn scan_block(&self, open: &OpenPartition, block_no: u64, each: EachTrace<'_>) -> Result<(), StoreError> {
-        open.scan(block_no, |scan| self.scan_columns(scan, each))
-    }
-
-    fn scan_columns(&self, scan: &BlockScan<'_>, each: EachTrace<'_>) -> Result<(), BlockError> {
-        let filter = self.filter.map(|filter| &filter.root);
-        let fields = fields_of(scan, filter, None)?;
-        let mut condition = filter.map(Condition::of);
-        for number in 0..scan.n_groups() {
-            if self.scan_group(&fields.group(number), condition.as_mut(), each)?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn scan_group(
-        &self,
-        fields: &GroupFields<'_>,
-        condition: Option<&mut Condition<'_>>,
-        each: EachTrace<'_>,
-    ) -> Result<ControlFlow<()>, BlockError> {
-        let within = self.within(fields, condition)?;
-        if !within.contains(&true) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let starts = fields.group.starts()?;
-        for (trace, rows) in fields.group.traces()? {
-            let wanted = within.get(rows.clone()).and_then(|within| within.iter().position(|within| *within));
-            // Rows of a trace are in the order of their starts.
-            let first = wanted.and_then(|at| starts.get(rows.start + at));
-            if first.is_some_and(|start| each(trace, UnixNanos(*start)).is_break()) {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
     /// Which rows of a group are wanted.
     fn within(&self, fields: &GroupFields<'_>, condition: Option<&mut Condition<'_>>) -> Result<Vec<bool>, BlockError> {
         let starts = fields.group.starts()?;
@@ -97,16 +51,6 @@ impl SpanScan<'_> {
         match condition {
             Some(condition) => condition.select(fields, within),
             None => Ok(within),
-        }
-    }
-
-    /// Calls `each` for every wanted span of a batch, until it breaks.
-    pub fn scan_batch(&self, batch: &SpanBatch, each: EachTrace<'_>) {
-        for (row, span) in batch.spans.iter().enumerate() {
-            let start = span.start_time_unix_nano;
-            if self.wants(batch, row) && each(span.trace_id, start).is_break() {
-                return;
-            }
         }
     }
 

@@ -30,8 +30,6 @@ pub(super) enum TokenKind {
     /// `span:duration`.
     Scoped,
     Attribute(AttributeScope, String),
-    /// `parent.` and what follows.
-    ParentAttribute,
     String(String),
     Int(i64),
     Float(f64),
@@ -110,6 +108,9 @@ fn name(input: &mut Input<'_>) -> Lexed<TokenKind> {
 
 fn attribute(input: &mut Input<'_>) -> Lexed<TokenKind> {
     let scoped = alt((
+        "parent.resource.".value(AttributeScope::ParentResource),
+        "parent.span.".value(AttributeScope::ParentSpan),
+        "parent.".value(AttributeScope::Parent),
         "resource.".value(AttributeScope::Resource),
         "span.".value(AttributeScope::Span),
         "event.".value(AttributeScope::Event),
@@ -117,8 +118,7 @@ fn attribute(input: &mut Input<'_>) -> Lexed<TokenKind> {
         "instrumentation.".value(AttributeScope::Instrumentation),
         ".".value(AttributeScope::Unscoped),
     ));
-    let parent = ("parent.", take_while(0.., is_attribute_char)).value(TokenKind::ParentAttribute);
-    alt((parent, (scoped, key).map(|(scope, key)| TokenKind::Attribute(scope, key)))).parse_next(input)
+    (scoped, key).map(|(scope, key)| TokenKind::Attribute(scope, key)).parse_next(input)
 }
 
 /// Pieces in quotes and out of them, at least one character.

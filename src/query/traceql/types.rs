@@ -34,7 +34,11 @@ impl Type {
         match field {
             Field::Attribute { .. } => Self::Any,
             Field::Intrinsic(intrinsic) => match intrinsic {
-                Intrinsic::Duration | Intrinsic::EventTimeSinceStart => Self::Duration,
+                Intrinsic::Duration | Intrinsic::EventTimeSinceStart | Intrinsic::TraceDuration => Self::Duration,
+                Intrinsic::ChildCount
+                | Intrinsic::NestedSetLeft
+                | Intrinsic::NestedSetRight
+                | Intrinsic::NestedSetParent => Self::Number,
                 Intrinsic::Status => Self::Status,
                 Intrinsic::Kind => Self::Kind,
                 Intrinsic::Name
@@ -46,7 +50,9 @@ impl Type {
                 | Intrinsic::InstrumentationVersion
                 | Intrinsic::EventName
                 | Intrinsic::LinkTraceId
-                | Intrinsic::LinkSpanId => Self::String,
+                | Intrinsic::LinkSpanId
+                | Intrinsic::RootName
+                | Intrinsic::RootService => Self::String,
             },
         }
     }
@@ -78,6 +84,17 @@ pub(super) fn is_condition(expression: &Expression) -> Result<(), Problem> {
         Type::Bool | Type::Any => Ok(()),
         other => {
             let fault = format!("a condition is true or false, this is {}", other.as_str());
+            Err(Problem::Types { operation: expression.to_string(), fault })
+        }
+    }
+}
+
+/// Checks that an expression can be added up.
+pub(super) fn is_number(expression: &Expression) -> Result<(), Problem> {
+    match type_of(expression) {
+        found if found.is_number() => Ok(()),
+        other => {
+            let fault = format!("min, max, avg and sum are for numbers and durations, this is {}", other.as_str());
             Err(Problem::Types { operation: expression.to_string(), fault })
         }
     }

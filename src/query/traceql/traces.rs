@@ -1,0 +1,127 @@
+//! Traces with spans of several kinds: a window and filters over the blocks and heads of a store. Unlike `RowScan`, spans
+//! without a latency are found as well: nothing is counted here.
+
+use std::ops::ControlFlow;
+
+use super::columns::{BlockFields, GroupFields};
+use super::compile::Condition;
+use super::{Filter, SpanScan};
+use crate::block::{BlockError, BlockScan, BlockSummary, ServiceCount};
+use crate::model::{SpanBatch, TimeRange, TraceId, UnixNanos};
+use crate::store::{OpenPartition, StoreError};
+
+/// Which spans are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceScan<'f> {
+    /// One of these must be true of them; at most `FILTERS_MAX`.
+    pub filters: &'f [Filter],
+    /// When they start, as their sender says. A start that is not set is 0.
+    pub range: TimeRange,
+}
+
+/// Sees a trace, which of the filters are true of spans of it in one place, by the bits of their positions, and the earliest
+/// start of those spans; a break ends the scan.
+pub type EachTrace<'a> = &'a mut dyn FnMut(TraceId, u64, UnixNanos) -> ControlFlow<()>;
+
+impl<'f> TraceScan<'f> {
+    fn scans(&self) -> impl Iterator<Item = SpanScan<'f>> + use<'f> {
+        let range = self.range;
+        self.filters.iter().map(move |filter| SpanScan { filter: Some(filter), range })
+    }
+
+    /// Whether a block can hold spans that are wanted, as far as its summary tells.
+    pub fn may_be_in(&self, summary: &BlockSummary) -> bool {
+        self.scans().any(|scan| scan.may_be_in(summary))
+    }
+
+    /// Whether wanted spans may be among some that start between these, or have no start.
+    pub fn may_lie_between(&self, min_start: UnixNanos, max_start: UnixNanos) -> bool {
+        self.scans().any(|scan| scan.may_lie_between(min_start, max_start))
+    }
+
+    /// Whether spans of the wanted services are among these.
+    pub fn is_among<'s, S: Iterator<Item = &'s ServiceCount>>(&self, services: impl Fn() -> S) -> bool {
+        self.scans().any(|scan| scan.is_among(services()))
+    }
+
+    /// Calls `each` with the traces of the wanted spans of a block, in their order, until it breaks; a trace that goes on in
+    /// another row group comes again.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`; `each` may have been called before.
+    pub fn scan_block(&self, open: &OpenPartition, block_no: u64, each: EachTrace<'_>) -> Result<(), StoreError> {
+        open.scan(block_no, |scan| self.scan_columns(scan, each))
+    }
+
+    fn scan_columns(&self, scan: &BlockScan<'_>, each: EachTrace<'_>) -> Result<(), BlockError> {
+        // A filter that nothing in the block can fulfil needs no look.
+        let summary = scan.summary();
+        let mut wanted: Vec<(u64, Condition<'_>)> = Vec::new();
+        let mut names = Vec::new();
+        for (number, filter) in (0..).zip(self.filters) {
+            if (SpanScan { filter: Some(filter), range: self.range }).may_be_in(summary) {
+                wanted.push((1_u64.checked_shl(number).unwrap_or(0), Condition::of(&filter.root)));
+                filter.root.fields(&mut |field| names.push(field));
+            }
+        }
+        let fields = BlockFields::find(scan, &names)?;
+        for number in 0..scan.n_groups() {
+            if self.scan_group(&fields.group(number), &mut wanted, each)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_group(
+        &self,
+        fields: &GroupFields<'_>,
+        wanted: &mut [(u64, Condition<'_>)],
+        each: EachTrace<'_>,
+    ) -> Result<ControlFlow<()>, BlockError> {
+        let starts = fields.group.starts()?;
+        let within: Vec<bool> = starts.iter().map(|start| self.range.contains(UnixNanos(*start))).collect();
+        let mut found: Vec<(u64, Vec<bool>)> = Vec::with_capacity(wanted.len());
+        for (bit, condition) in wanted {
+            let of_filter = condition.select(fields, within.clone())?;
+            if of_filter.contains(&true) {
+                found.push((*bit, of_filter));
+            }
+        }
+        if found.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        for (trace, rows) in fields.group.traces()? {
+            let (mut met, mut first) = (0, usize::MAX);
+            for (bit, of_filter) in &found {
+                let at = of_filter.get(rows.clone()).and_then(|of_trace| of_trace.iter().position(|found| *found));
+                if let Some(at) = at {
+                    met |= bit;
+                    first = first.min(at);
+                }
+            }
+            // Rows of a trace are in the order of their starts.
+            let start = starts.get(rows.start.saturating_add(first));
+            if start.is_some_and(|start| met != 0 && each(trace, met, UnixNanos(*start)).is_break()) {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Calls `each` for every wanted span of a batch, until it breaks.
+    pub fn scan_batch(&self, batch: &SpanBatch, each: EachTrace<'_>) {
+        for (row, span) in batch.spans.iter().enumerate() {
+            if !self.range.contains(span.start_time_unix_nano) {
+                continue;
+            }
+            let bit = |(number, filter): (u32, &Filter)| {
+                if filter.matches(batch, row) { 1_u64.checked_shl(number).unwrap_or(0) } else { 0 }
+            };
+            let met = (0..).zip(self.filters).map(bit).fold(0, |met, bit| met | bit);
+            if met != 0 && each(span.trace_id, met, span.start_time_unix_nano).is_break() {
+                return;
+            }
+        }
+    }
+}
