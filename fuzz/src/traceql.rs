@@ -1,4 +1,4 @@
-//! Filters and fields of TraceQL.
+//! Filters, fields and queries of TraceQL.
 
 use std::sync::OnceLock;
 
@@ -8,16 +8,20 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Tra
 use prost::Message as _;
 use spandrel::model::SpanBatch;
 use spandrel::otlp::DecodeOptions;
-use spandrel::query::traceql::{Field, Filter, Problem};
+use spandrel::query::traceql::{Field, Filter, Problem, SpanQuery, TraceSpans};
 
 /// Bytes of what a client is told.
 const ERROR_BYTES_MAX: usize = 1024;
 
-/// Any text, as a filter and as a field. What is written in normal form is read as the same, and says the same of every span.
+/// Any text, as a filter, as a query and as a field. What is written in normal form is read as the same, and says the same of every span.
 pub fn traceql(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match text.parse::<Filter>() {
         Ok(filter) => same_again(&filter),
+        Err(error) => assert!(error.to_string().len() <= ERROR_BYTES_MAX, "{error}"),
+    }
+    match text.parse::<SpanQuery>() {
+        Ok(query) => finds_again(&query),
         Err(error) => assert!(error.to_string().len() <= ERROR_BYTES_MAX, "{error}"),
     }
     match text.parse::<Field>() {
@@ -43,6 +47,20 @@ fn same_again(filter: &Filter) {
     for row in 0..spans().spans.len() {
         assert_eq!(again.matches(spans(), row), filter.matches(spans(), row), "{written}, span {row}");
     }
+}
+
+fn finds_again(query: &SpanQuery) {
+    let written = query.to_string();
+    let again = match written.parse::<SpanQuery>() {
+        Ok(again) => again,
+        Err(error) if matches!(error.problem, Problem::TooLong { .. } | Problem::TooDeep) => return,
+        Err(error) => panic!("{written}: {error}"),
+    };
+    assert_eq!(again, *query, "{written}");
+    let (trace, rows) = (TraceSpans::new(spans()), vec![0, 1]);
+    let found = query.find(&trace, rows.clone());
+    assert_eq!(again.find(&trace, rows), found, "{written}");
+    assert!(found.iter().all(|set| !set.rows.is_empty()), "{written}");
 }
 
 /// One with something of everything, one with nothing.

@@ -12,9 +12,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message as _;
 use spandrel::clock::Clock;
-use spandrel::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TimeRange, TraceId, UnixNanos};
+use spandrel::model::{DurationNanos, SpanBatch, SpanCopier, SpanId, SpanKey, TimeRange, TraceId, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
-use spandrel::query::traceql::{Field, Filter, SpanQuery};
+use spandrel::query::traceql::{Field, Filter, RowSet, SpanQuery, TraceSpans};
 use spandrel::query::{
     Query, ROOT_NOT_RECEIVED, SearchQuestion, SearchTrace, ServiceSpans, SpanSet, TagValuesQuestion, TraceConditions,
 };
@@ -61,7 +61,11 @@ fn span(random: &mut Random) -> Span {
     Span {
         trace_id: u128::from(trace + 1).to_be_bytes().to_vec(),
         span_id: (no + 1).to_be_bytes().to_vec(),
-        parent_span_id: if no == 0 && !trace.is_multiple_of(4) { Vec::new() } else { vec![9; 8] },
+        parent_span_id: match no {
+            0 if trace.is_multiple_of(4) => vec![9; 8],
+            0 => Vec::new(),
+            no => (no.div_ceil(2)).to_be_bytes().to_vec(),
+        },
         name: format!("call {}", random.below(4)),
         kind: random.pick(&[1, 2, 3]),
         start_time_unix_nano: start,
@@ -130,6 +134,26 @@ impl Filled {
         let batch = Arc::new(batch);
         self.sent.push(Arc::clone(&batch));
         self.store.push([(10_000 + self.sent.len() as u64, UnixNanos(NOW), batch)]);
+    }
+
+    /// Every trace that was sent, its spans each once and by their start.
+    fn whole_traces(&self) -> impl Iterator<Item = (TraceId, SpanBatch)> {
+        let mut seen = HashSet::new();
+        let mut all = SpanCopier::default();
+        for batch in &self.sent {
+            let rows = (0..).zip(&batch.spans).filter(|(_, span)| seen.insert(span.key())).map(|(row, _)| row);
+            all.copy(batch, rows.collect::<Vec<u32>>());
+        }
+        let mut traces: BTreeMap<TraceId, Vec<u32>> = BTreeMap::new();
+        for (row, span) in (0..).zip(&all.batch.spans) {
+            traces.entry(span.trace_id).or_default().push(row);
+        }
+        traces.into_iter().map(move |(id, mut rows)| {
+            rows.sort_by_key(|row| all.batch.spans[*row as usize].key());
+            let mut trace = SpanCopier::default();
+            trace.copy(&all.batch, rows);
+            (id, trace.batch)
+        })
     }
 
     /// Every trace with a matching span, newest first, without the spans.
@@ -286,8 +310,7 @@ fn blocks_older_than_the_traces_found_are_not_read() {
 fn conditions_on_the_trace_are_met_by_different_spans_of_it() {
     let filled = Filled::new(&mut Random(3));
     let filter = |text: &str| text.parse::<Filter>().expect("a filter");
-    let each =
-        vec![filter("{ kind = server }"), filter("{ .n = 3 }"), filter("{ status = error && .route = \"/a\" }")];
+    let each = vec![filter("{ kind = server }"), filter("{ .n = 3 }"), filter("{ status = error && .route = \"/a\" }")];
     let seconds = |n| DurationNanos(n * SECOND);
     let all = filled.naive(&filter("{ kind = server }"), TimeRange::ALL);
     let with: Vec<HashSet<TraceId>> = each
@@ -305,6 +328,51 @@ fn conditions_on_the_trace_are_met_by_different_spans_of_it() {
     let found = filled.query.search(&question).expect("an answer").traces;
     assert!(!meant.is_empty() && meant.len() < all.len());
     assert_eq!(found.iter().map(|trace| trace.trace_id).collect::<Vec<_>>(), meant);
+}
+
+/// Spans of one trace lie in several blocks, partitions and heads, and some blocks hold but a part of what is needed.
+#[test]
+fn spans_are_related_wherever_they_lie() {
+    let filled = Filled::new(&mut Random(3));
+    let mut n_found = 0;
+    for text in [
+        "{ kind = server } && { status = error && .n = 3 }",
+        "{ .n = 3 } || { .n = 4 && status = error }",
+        "{ kind = server } > { kind = client }",
+        "{ status = error } >> { .route = \"/a\" }",
+        "{ .route = \"/a\" } << { kind = server }",
+        "{ status = error } !>> { status = error }",
+        "{ status = error } &>> { kind = client }",
+        "{ kind = server } ~ { kind = server && status = error }",
+        "{ status = error } | by(resource.service.name) | count() > 1",
+        "{ trace:duration > 60s && childCount > 1 }",
+        "{ parent.n = 3 } || { nestedSetParent < 0 && status = error }",
+        "({ kind = server } | count() > 3) && { .n >= 4 }",
+    ] {
+        let query: SpanQuery = text.parse().expect("a query");
+        for range in [TimeRange::ALL, TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW) }] {
+            let meant = filled.whole_traces().filter_map(|(id, batch)| {
+                let rows = (0..).zip(&batch.spans).filter(|(_, span)| range.contains(span.start_time_unix_nano));
+                let sets = query.find(&TraceSpans::new(&batch), rows.map(|(row, _)| row).collect());
+                let spans = |set: &RowSet| set.rows.iter().map(|row| batch.spans[*row as usize].span_id).collect();
+                (!sets.is_empty()).then(|| (id, sets.iter().map(spans).collect::<Vec<Vec<SpanId>>>()))
+            });
+            let meant: BTreeMap<TraceId, Vec<Vec<SpanId>>> = meant.collect();
+            n_found += meant.len();
+            for traces_max in [3, 1_000] {
+                let trace = TraceConditions::default();
+                let question = SearchQuestion { query: query.clone(), range, trace, traces_max, spans_per_set_max: 0 };
+                let answer = filled.query.search(&question).expect("an answer");
+                assert_eq!(answer.traces.len(), meant.len().min(traces_max), "{text}");
+                for found in answer.traces {
+                    let sets: Vec<Vec<SpanId>> =
+                        found.sets.iter().map(|set| set.spans.iter().map(|span| span.span_id).collect()).collect();
+                    assert_eq!(Some(&sets), meant.get(&found.trace_id), "{text}, trace {}", found.trace_id);
+                }
+            }
+        }
+    }
+    assert!(100 < n_found, "{n_found}");
 }
 
 /// A copy of a span in another block may have been sent with other values, which are listed as well.

@@ -108,14 +108,18 @@ fn bodies() -> Seeds {
     bodies.into_iter().map(|(name, kind, body)| (name.to_owned(), [&[kind, 200], body.as_slice()].concat())).collect()
 }
 
-/// For target `traceql`: queries of the grammar's tests, right and wrong.
+/// For target `traceql`: filters and queries of the grammar's tests, right and wrong.
 fn filters() -> Seeds {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/query/traceql/tests/filters.txt");
-    let list = std::fs::read_to_string(path).expect("the list of queries");
-    let queries = list.lines().filter(|line| !line.is_empty() && !line.starts_with([' ', '#']));
-    // Every second one: the fuzzer makes the others of them.
-    let queries = (0..).zip(queries).filter(|(no, _)| no % 2 == 0);
-    queries.map(|(no, query)| (format!("query-{no:03}"), query.as_bytes().to_vec())).collect()
+    let list = |name: &str, take_every: usize| -> Vec<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/query/traceql/tests").join(name);
+        let list = std::fs::read_to_string(path).expect("the list of queries");
+        let queries = list.lines().filter(|line| !line.is_empty() && !line.starts_with([' ', '#']));
+        // Not all: the fuzzer makes the others of them.
+        queries.step_by(take_every).map(str::to_owned).collect()
+    };
+    let filters = (0..).zip(list("filters.txt", 2)).map(|(no, text): (u32, _)| (format!("query-{:03}", 2 * no), text));
+    let spansets = (0..).zip(list("spansets.txt", 3)).map(|(no, text): (u32, _)| (format!("spans-{no:03}"), text));
+    filters.chain(spansets).map(|(name, text)| (name, text.into_bytes())).collect()
 }
 
 /// For target `journal`: the mode and segments.

@@ -239,7 +239,7 @@ fn tempo_25_bad_traceql_is_refused_in_plain_text_with_its_place() {
     };
     let said = refused(&format!("/api/search?q={}", encoded("{ .foo = "))).text();
     assert!(said.starts_with("invalid TraceQL query: parse error at line 1, col 10: "), "{said}");
-    let said = refused(&format!("/api/search?q={}", encoded("{ status = error } | coalesce()"))).text();
+    let said = refused(&format!("/api/search?q={}", encoded("{ status = error } | rate()"))).text();
     assert!(said.starts_with("unsupported TraceQL: ") && said.contains("line 1, col"), "{said}");
 }
 

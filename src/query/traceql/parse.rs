@@ -139,11 +139,6 @@ impl<'a> Parser<'a> {
         if *self.kind() == TokenKind::Name { self.word(self.token()) } else { "" }
     }
 
-    /// Whether nothing was read yet.
-    pub(super) fn is_first(&self) -> bool {
-        self.at == 0
-    }
-
     /// Whether this sign is the next one, or comes behind nothing but opening brackets.
     pub(super) fn first_behind_brackets_is(&self, sign: &str) -> bool {
         let mut rest = self.tokens.get(self.at..).unwrap_or_default().iter();

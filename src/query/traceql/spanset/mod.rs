@@ -237,7 +237,9 @@ impl Relation {
 }
 
 impl Aggregate {
-    const ALL: [Self; 4] = [Self::Min, Self::Max, Self::Sum, Self::Avg];
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Min, Self::Max, Self::Sum, Self::Avg].into_iter().find(|aggregate| aggregate.as_str() == name)
+    }
 
     fn as_str(self) -> &'static str {
         match self {

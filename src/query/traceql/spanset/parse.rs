@@ -91,7 +91,12 @@ fn stage(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
             spans => Stage::Spans(spans),
         });
     }
-    having(parser).map(Stage::Having)
+    let begins_number = match parser.kind() {
+        TokenKind::Name => parser.name() == "count" || Aggregate::of_name(parser.name()).is_some(),
+        TokenKind::Int(_) | TokenKind::Float(_) | TokenKind::Duration(_) | TokenKind::Sign("-" | "(") => true,
+        _ => false,
+    };
+    if begins_number { having(parser).map(Stage::Having) } else { Err(parser.unexpected(STAGE)) }
 }
 
 fn is_of_metrics(name: &str) -> bool {
@@ -300,17 +305,16 @@ fn number(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
         TokenKind::Float(number) => Scalar::Literal(Literal::Float(*number)),
         TokenKind::Duration(nanos) => Scalar::Literal(Literal::Duration(*nanos)),
         TokenKind::Name => return aggregate(parser),
-        _ => return Err(parser.unexpected(STAGE)),
+        _ => return Err(parser.unexpected(SCALAR)),
     };
     parser.pass();
     Ok(scalar)
 }
 
 fn aggregate(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
-    let name = parser.name();
-    let aggregate = Aggregate::ALL.into_iter().find(|aggregate| aggregate.as_str() == name);
-    if aggregate.is_none() && name != "count" {
-        return Err(parser.unexpected(if parser.is_first() { STAGE } else { SCALAR }));
+    let aggregate = Aggregate::of_name(parser.name());
+    if aggregate.is_none() && parser.name() != "count" {
+        return Err(parser.unexpected(SCALAR));
     }
     parser.pass();
     parser.expect("(")?;

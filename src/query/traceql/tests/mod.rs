@@ -6,3 +6,4 @@ mod grammar;
 mod heads;
 mod random;
 mod semantics;
+mod spansets;
