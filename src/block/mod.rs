@@ -35,8 +35,8 @@ pub use encode::{Encoded, encode};
 pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};
 pub use read::{
-    AttributeColumn, AttributeOwner, AttributeValues, Block, BlockScan, Dictionary, Exceptions, PartSize, RowGroup,
-    SpanAttribute, SpanGlance, TextColumn,
+    AttributeColumn, AttributeOwner, AttributeValues, Block, BlockScan, Dictionary, EachParts, Exceptions, PartSize,
+    RowGroup, RunPart, SpanAttribute, SpanGlance, TextColumn,
 };
 pub use summary::{BlockSummary, ServiceCount};
 

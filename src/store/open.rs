@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, BlockScan, SectionId, SpanGlance};
+use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SpanGlance};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
 use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
@@ -233,17 +233,39 @@ impl OpenPartition {
         Ok(scopes)
     }
 
-    /// Spans of one block that belong to a trace, without reading anything when its filter excludes it.
+    /// The rows of those of `traces`, which ascend, that one block holds, with their positions in `traces`; nothing is read
+    /// for those that its filter excludes.
     ///
     /// # Errors
-    /// `Block`.
-    pub fn spans_of_trace(&self, block_no: u64, trace: TraceId, spans_max: usize) -> Result<SpanBatch, StoreError> {
+    /// `Block` or `Damaged`.
+    pub fn rows_of_traces(&self, block_no: u64, traces: &[TraceId]) -> Result<Vec<(usize, Range<u32>)>, StoreError> {
         self.with_block(block_no, |block, sections| {
-            if !block.may_hold(trace) {
-                return Ok(SpanBatch::default());
+            let may_be_here = traces.iter().enumerate().filter(|(_, trace)| block.may_hold(**trace));
+            let (positions, traces): (Vec<usize>, Vec<TraceId>) = may_be_here.unzip();
+            if traces.is_empty() {
+                return Ok(Vec::new());
             }
-            let rows: Vec<u32> = block.rows_of_trace(sections, trace)?.take(spans_max).collect();
-            if rows.is_empty() { Ok(SpanBatch::default()) } else { block.spans(sections, &rows) }
+            let found = block.rows_of_traces(sections, &traces)?.into_iter();
+            Ok(found.filter_map(|(at, rows)| positions.get(at).map(|at| (*at, rows))).collect())
+        })
+    }
+
+    /// The spans of runs of rows of one block, which exist, ascend and do not overlap, row group by row group,
+    /// until `each` breaks.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged` when nothing of the block can be read; else `each` is told.
+    pub fn spans_of_runs(
+        &self,
+        block_no: u64,
+        runs: &[Range<u32>],
+        each: EachParts<'_, StoreError>,
+    ) -> Result<(), StoreError> {
+        let path = || self.pages.path().to_path_buf();
+        self.with_block(block_no, |block, sections| {
+            block.spans_of_runs(sections, runs, &mut |parts, read| {
+                each(parts, read.map_err(|source| StoreError::Block { path: path(), block_no, source }))
+            })
         })
     }
 

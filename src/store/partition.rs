@@ -353,12 +353,17 @@ impl Partition {
 
     /// The blocks that a trace may be in, by the index of a sealed partition; nothing is opened.
     pub fn blocks_of_trace(&self, trace: TraceId) -> TraceBlocks {
+        self.blocks_of_traces(&[trace]).pop().unwrap_or(TraceBlocks::Unknown)
+    }
+
+    /// The same of several traces, in their order.
+    pub fn blocks_of_traces(&self, traces: &[TraceId]) -> Vec<TraceBlocks> {
         if self.manifest().is_none() {
-            return TraceBlocks::Unknown;
+            return vec![TraceBlocks::Unknown; traces.len()];
         }
-        trace_index::look_up(&self.dir, trace).unwrap_or_else(|error| {
+        trace_index::look_up(&self.dir, traces).unwrap_or_else(|error| {
             tracing::warn!(partition = self.name(), %error, "its index of traces is of no use; all blocks are asked");
-            TraceBlocks::Unknown
+            vec![TraceBlocks::Unknown; traces.len()]
         })
     }
 

@@ -103,40 +103,77 @@ fn encode(pairs: &[(u64, u16)]) -> Vec<u8> {
     out
 }
 
-/// Looks a trace up. Cost: one open and three small reads.
+/// Looks traces up. Cost: one open, and three small reads for each bucket that one of them is in.
 ///
 /// # Errors
 /// When the file cannot be read, or does not hold what was written.
-pub(super) fn look_up(dir: &Path, trace: TraceId) -> io::Result<TraceBlocks> {
-    let file = File::open(dir.join(FILE_NAME))?;
-    let mut header = [0; 12];
-    file.read_exact_at(&mut header, 0)?;
-    let Some((MAGIC, buckets)) = header.split_first_chunk::<8>().map(|(magic, buckets)| (*magic, buckets)) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin as an index of traces does"));
-    };
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a bucket has a wrong checksum");
-    let buckets = number(buckets).ok_or_else(damaged)?;
-    let (hash, table) = (hash(trace), HEADER_BYTES + ENTRY_BYTES * (u64::from(buckets) + 1));
-    let bucket = bucket_of(hash, buckets);
-    let mut bounds = [0; 8];
-    file.read_exact_at(&mut bounds, HEADER_BYTES + ENTRY_BYTES * u64::from(bucket))?;
-    let (begin, end) = bounds.split_at(4);
-    let (begin, end) = (number(begin).ok_or_else(damaged)?, number(end).ok_or_else(damaged)?);
-    let n_entries = end.checked_sub(begin).ok_or_else(damaged)?;
-    let file_len = file.metadata()?.len();
-    let entries_at = table + ENTRY_BYTES * u64::from(begin);
-    let checksum_at = file_len
-        .checked_sub(4 * u64::from(buckets - bucket.min(buckets)))
-        .filter(|at| entries_at + ENTRY_BYTES * u64::from(n_entries) <= *at)
-        .ok_or_else(damaged)?;
-    let mut entries = vec![0; n_entries as usize * 4];
-    file.read_exact_at(&mut entries, entries_at)?;
-    let mut written = [0; 4];
-    file.read_exact_at(&mut written, checksum_at)?;
-    if checksum(bucket, [begin, end], &entries) != u32::from_be_bytes(written) {
-        return Err(damaged());
+pub(super) fn look_up(dir: &Path, traces: &[TraceId]) -> io::Result<Vec<TraceBlocks>> {
+    let index = Index::open(dir)?;
+    let mut found = vec![TraceBlocks::Unknown; traces.len()];
+    let mut by_hash: Vec<(u64, usize)> = traces.iter().map(|trace| hash(*trace)).zip(0..).collect();
+    by_hash.sort_unstable();
+    for of_bucket in by_hash.chunk_by(|(a, _), (b, _)| index.bucket_of(*a) == index.bucket_of(*b)) {
+        let Some((first, _)) = of_bucket.first() else { continue };
+        let entries = index.entries(index.bucket_of(*first))?;
+        for (hash, at) in of_bucket {
+            if let Some(slot) = found.get_mut(*at) {
+                *slot = matching(&entries, fingerprint(*hash));
+            }
+        }
     }
-    Ok(matching(&entries, fingerprint(hash)))
+    Ok(found)
+}
+
+/// The open file.
+struct Index {
+    file: File,
+    file_len: u64,
+    buckets: u32,
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a bucket has a wrong checksum")
+}
+
+impl Index {
+    fn open(dir: &Path) -> io::Result<Self> {
+        let file = File::open(dir.join(FILE_NAME))?;
+        let mut header = [0; 12];
+        file.read_exact_at(&mut header, 0)?;
+        let Some((MAGIC, buckets)) = header.split_first_chunk::<8>().map(|(magic, buckets)| (*magic, buckets)) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin as an index of traces does"));
+        };
+        let buckets = number(buckets).ok_or_else(damaged)?;
+        Ok(Self { file_len: file.metadata()?.len(), file, buckets })
+    }
+
+    fn bucket_of(&self, hash: u64) -> u32 {
+        bucket_of(hash, self.buckets)
+    }
+
+    /// The bytes of a bucket, checked.
+    fn entries(&self, bucket: u32) -> io::Result<Vec<u8>> {
+        let table = HEADER_BYTES + ENTRY_BYTES * (u64::from(self.buckets) + 1);
+        let mut bounds = [0; 8];
+        self.file.read_exact_at(&mut bounds, HEADER_BYTES + ENTRY_BYTES * u64::from(bucket))?;
+        let (begin, end) = bounds.split_at(4);
+        let (begin, end) = (number(begin).ok_or_else(damaged)?, number(end).ok_or_else(damaged)?);
+        let n_entries = end.checked_sub(begin).ok_or_else(damaged)?;
+        let entries_at = table + ENTRY_BYTES * u64::from(begin);
+        let checksum_at = self
+            .file_len
+            .checked_sub(4 * u64::from(self.buckets - bucket.min(self.buckets)))
+            .filter(|at| entries_at + ENTRY_BYTES * u64::from(n_entries) <= *at)
+            .ok_or_else(damaged)?;
+        let mut entries = vec![0; n_entries as usize * 4];
+        self.file.read_exact_at(&mut entries, entries_at)?;
+        let mut written = [0; 4];
+        self.file.read_exact_at(&mut written, checksum_at)?;
+        if checksum(bucket, [begin, end], &entries) != u32::from_be_bytes(written) {
+            return Err(damaged());
+        }
+        Ok(entries)
+    }
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {
@@ -161,6 +198,10 @@ fn matching(entries: &[u8], wanted: u16) -> TraceBlocks {
 mod tests {
     use super::*;
 
+    fn look_up_one(dir: &Path, trace: TraceId) -> io::Result<TraceBlocks> {
+        look_up(dir, &[trace]).map(|mut found| found.remove(0))
+    }
+
     fn trace(no: u64) -> TraceId {
         TraceId((u128::from(no) << 64 | u128::from(no.wrapping_mul(0x9e37_79b9_7f4a_7c15))).to_be_bytes())
     }
@@ -180,21 +221,32 @@ mod tests {
     fn every_trace_is_found_in_its_blocks_and_few_strangers_are_taken_for_one() {
         let (dir, _) = written(20_000);
         for no in 0..20_000 {
-            let TraceBlocks::Known(blocks) = look_up(dir.path(), trace(no)).unwrap() else { panic!("it has an index") };
+            let TraceBlocks::Known(blocks) = look_up_one(dir.path(), trace(no)).unwrap() else {
+                panic!("it has an index")
+            };
             assert!(blocks.contains(&(1 + no % 7)), "trace {no}: {blocks:?}");
             assert!(no != 3 || blocks.contains(&6), "a trace of two blocks");
         }
         let strangers = (20_000..40_000)
-            .filter(|no| look_up(dir.path(), trace(*no)).unwrap() != TraceBlocks::Known(Vec::new()))
+            .filter(|no| look_up_one(dir.path(), trace(*no)).unwrap() != TraceBlocks::Known(Vec::new()))
             .count();
         assert!(strangers < 100, "{strangers} of 20,000");
+    }
+
+    #[test]
+    fn many_traces_are_found_as_each_alone() {
+        let (dir, _) = written(5_000);
+        let traces: Vec<TraceId> = (0..6_000).rev().map(trace).collect();
+        let together = look_up(dir.path(), &traces).unwrap();
+        let alone: Vec<TraceBlocks> = traces.iter().map(|trace| look_up_one(dir.path(), *trace).unwrap()).collect();
+        assert_eq!(together, alone);
     }
 
     #[test]
     fn an_empty_partition_has_an_index_that_says_no() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE_NAME), encode(&[])).unwrap();
-        assert_eq!(look_up(dir.path(), trace(1)).unwrap(), TraceBlocks::Known(Vec::new()));
+        assert_eq!(look_up_one(dir.path(), trace(1)).unwrap(), TraceBlocks::Known(Vec::new()));
     }
 
     #[test]
@@ -205,7 +257,7 @@ mod tests {
             damaged[at] ^= 0x20;
             std::fs::write(dir.path().join(FILE_NAME), damaged).unwrap();
             for no in [1, 3, 300, 599] {
-                match look_up(dir.path(), trace(no)) {
+                match look_up_one(dir.path(), trace(no)) {
                     Ok(TraceBlocks::Known(blocks)) => assert!(blocks.contains(&(1 + no % 7)), "flip at {at}"),
                     Ok(TraceBlocks::Unknown) | Err(_) => {}
                 }

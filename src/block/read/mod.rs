@@ -5,27 +5,28 @@ mod glance;
 mod group;
 mod keys;
 mod known;
+mod rows;
 mod scan;
 mod sizes;
 mod spans;
 mod tables;
 
-use std::ops::{ControlFlow, Range, RangeInclusive};
+use std::ops::{ControlFlow, RangeInclusive};
 
 pub use self::glance::SpanGlance;
 use self::group::{Group, run_of_row};
+pub use self::rows::{EachParts, RunPart};
 pub use self::scan::{
     AttributeColumn, AttributeOwner, AttributeValues, BlockScan, Dictionary, Exceptions, RowGroup, SpanAttribute,
     TextColumn,
 };
 pub use self::sizes::PartSize;
-use self::spans::SpanReader;
 use super::columns::{self as column, GROUP_ROWS};
 use super::error::BlockError;
 use super::filter::TraceFilter;
 use super::header::Header;
 use super::{BlockSummary, SectionId, Sections};
-use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, TraceId, UnixNanos};
+use crate::model::{DurationNanos, SeriesKey, Span, TraceId, UnixNanos};
 
 /// A block that was opened: its header and trace filter, nothing else.
 ///
@@ -64,53 +65,6 @@ impl Block {
     /// Whether the block can hold spans of the trace: never wrong when it says no, in about 1 of 1,700 cases when yes.
     pub fn may_hold(&self, trace: TraceId) -> bool {
         self.filter.may_hold(trace)
-    }
-
-    /// The rows of a trace, empty when it has none. Reads one column of one row group, of more if the trace fills them.
-    ///
-    /// # Errors
-    /// `Damaged`, or as `sections` fails.
-    pub fn rows_of_trace(&self, sections: &dyn Sections, trace: TraceId) -> Result<Range<u32>, BlockError> {
-        let fences = &self.header.fences;
-        // A trace may begin in the group before the first fence that names it.
-        let first = fences.partition_point(|fence| *fence < trace).saturating_sub(1);
-        let end = fences.partition_point(|fence| *fence <= trace);
-        let mut rows: Option<Range<u32>> = None;
-        for number in first..end {
-            let mut group = Group::new(&self.header, sections, number);
-            group.fetch(|column| column == column::TRACE)?;
-            let group_start = number * GROUP_ROWS;
-            for run in group.runs()?.iter().filter(|run| run.trace_id == trace) {
-                let start = block_row(group_start + run.start);
-                let end = block_row(group_start + run.start + run.len);
-                rows = Some(rows.map_or(start, |rows| rows.start)..end);
-            }
-        }
-        Ok(rows.unwrap_or(0..0))
-    }
-
-    /// The spans of `rows`, which ascend, as one batch: everything as it was sent, resources and scopes each once.
-    /// Rows that do not exist are passed over. Reads the fixed columns of the row groups concerned, and of the
-    /// attributes only those that the rows have.
-    ///
-    /// # Errors
-    /// `Damaged`, `TooLarge` when the answer would pass 4 GiB, or as `sections` fails.
-    pub fn spans(&self, sections: &dyn Sections, rows: &[u32]) -> Result<SpanBatch, BlockError> {
-        let exist = |row: &&u32| **row < self.header.summary.spans;
-        let rows: Vec<usize> = rows.iter().filter(exist).map(|row| *row as usize).collect();
-        if rows.is_empty() {
-            return Ok(SpanBatch::default());
-        }
-        let tables = tables::Tables::read(&self.header, sections)?;
-        let shapes = tables.shapes()?;
-        let mut reader = SpanReader::new(&self.header, sections, &tables, &shapes)?;
-        // Rows out of order cost a second reading of their group, nothing else.
-        for of_group in rows.chunk_by(|a, b| a / GROUP_ROWS == b / GROUP_ROWS && a < b) {
-            let Some(first) = of_group.first() else { continue };
-            let in_group: Vec<usize> = of_group.iter().map(|row| row % GROUP_ROWS).collect();
-            reader.read_group(first / GROUP_ROWS, &in_group)?;
-        }
-        Ok(reader.finish())
     }
 
     /// The block's series, ascending; the series of a row is an index into them.

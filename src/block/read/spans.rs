@@ -1,23 +1,33 @@
 //! Spans put together again from their columns.
 
+use std::rc::Rc;
+
 use super::super::Sections;
-use super::super::codec::{Contexts, Ints, Malformed, Texts, unzigzag};
+use super::super::codec::{Contexts, Ints, Malformed, Texts, Unpacker, unzigzag};
 use super::super::columns::{self as column, ColumnId, GROUP_ITEMS_MAX, RARE_NUMBERS};
 use super::super::error::BlockError;
 use super::super::header::Header;
 use super::attributes::{AttributeColumns, ShapeLists, range_of, write_text};
-use super::group::Group;
+use super::group::{Dictionaries, Group};
 use super::known::{RowsKnown, parent_row};
 use super::tables::{ScopeCopier, Shapes, Tables, n_rows, push_text};
 use crate::model::{Event, Link, Rows, SeriesKey, Span, SpanBatch, SpanId, Text, TraceId, UnixNanos};
 
+/// What reading the spans of a block needs of it, however often one does.
+#[derive(Clone)]
+pub(super) struct SpanSource<'a> {
+    pub(super) header: &'a Header,
+    pub(super) sections: &'a dyn Sections,
+    pub(super) tables: &'a Tables,
+    pub(super) shapes: &'a Shapes<'a>,
+    pub(super) series: &'a [SeriesKey<'static>],
+    pub(super) dictionaries: Rc<Dictionaries>,
+}
+
 /// Collects spans of one block into an answer.
 pub(super) struct SpanReader<'a> {
-    header: &'a Header,
-    sections: &'a dyn Sections,
-    shapes: &'a Shapes<'a>,
+    source: SpanSource<'a>,
     scopes: ScopeCopier<'a>,
-    series: Vec<SeriesKey<'static>>,
     /// Names of series and keys of attributes that the answer has already.
     names: Vec<Option<Text>>,
     keys: Vec<Option<Text>>,
@@ -66,16 +76,10 @@ struct Links {
 }
 
 impl<'a> SpanReader<'a> {
-    pub(super) fn new(
-        header: &'a Header,
-        sections: &'a dyn Sections,
-        tables: &'a Tables,
-        shapes: &'a Shapes<'a>,
-    ) -> Result<Self, BlockError> {
-        let series = tables.series(header.n_series)?;
-        let (names, keys) = (vec![None; series.len()], vec![None; shapes.attributes.len()]);
-        let scopes = ScopeCopier::new(tables.scopes()?);
-        Ok(Self { header, sections, shapes, scopes, series, names, keys, out: SpanBatch::default() })
+    pub(super) fn new(source: SpanSource<'a>) -> Result<Self, BlockError> {
+        let (names, keys) = (vec![None; source.series.len()], vec![None; source.shapes.attributes.len()]);
+        let scopes = ScopeCopier::new(source.tables.scopes()?);
+        Ok(Self { source, scopes, names, keys, out: SpanBatch::default() })
     }
 
     pub(super) fn finish(self) -> SpanBatch {
@@ -84,11 +88,12 @@ impl<'a> SpanReader<'a> {
 
     /// Appends the spans of ascending rows of a group.
     pub(super) fn read_group(&mut self, number: usize, rows: &[usize]) -> Result<(), BlockError> {
-        let mut group = Group::new(self.header, self.sections, number);
+        let SpanSource { header, sections, shapes, ref dictionaries, .. } = self.source;
+        let mut group = Group::sharing(header, sections, number, Rc::clone(dictionaries), Unpacker::new());
         group.fetch(|column| column < RARE_NUMBERS)?;
-        let (fixed, lists) = read_fixed(&mut group, self.header)?;
-        let contexts = fixed.rows.contexts(self.header);
-        let mut attributes = AttributeColumns::read(&mut group, rows, self.shapes, &lists, contexts)?;
+        let (fixed, lists) = read_fixed(&mut group, header)?;
+        let contexts = fixed.rows.contexts(header);
+        let mut attributes = AttributeColumns::read(&mut group, rows, shapes, &lists, contexts)?;
         for row in rows {
             self.read_span(*row, &fixed, &lists, &mut attributes).map_err(|error| match error {
                 ReadError::Malformed(malformed) => group.damaged(malformed),
@@ -112,7 +117,7 @@ impl<'a> SpanReader<'a> {
         let series_row = fixed.rows.series.get(row).copied().ok_or(MISSING)?;
         let scope = fixed.rows.scopes.get(row).copied().ok_or(MISSING)?;
         let (kind, status_code) =
-            fixed.exceptions.numbers(self.series.get(series_row as usize).ok_or(MISSING)?, owner)?;
+            fixed.exceptions.numbers(self.source.series.get(series_row as usize).ok_or(MISSING)?, owner)?;
         let [dropped_attributes, dropped_events, dropped_links] = &fixed.dropped;
         let mut span = Span {
             trace_id: run.trace_id,
@@ -148,7 +153,7 @@ impl<'a> SpanReader<'a> {
         if let Some(known) = self.names.get(at).copied().flatten() {
             return Ok(known);
         }
-        let name = self.series.get(at).map(|key| key.span_name.as_bytes()).unwrap_or_default();
+        let name = self.source.series.get(at).map(|key| key.span_name.as_bytes()).unwrap_or_default();
         let name = push_text(&mut self.out, name)?;
         if let Some(known) = self.names.get_mut(at) {
             *known = Some(name);

@@ -25,7 +25,7 @@ pub use self::texts::{Dictionary, TextColumn};
 use super::attributes::ShapeLists;
 use super::group::{Dictionaries, Group, Run, run_of_row};
 use super::known::{callers_of, parent_row, parents_of_rows};
-use super::spans::{SpanReader, items, narrow, nth, rows_where};
+use super::spans::{SpanReader, SpanSource, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
 use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
@@ -484,7 +484,15 @@ impl<'a> RowGroup<'a> {
     /// # Errors
     /// `Damaged`, or as the sections fail.
     pub fn spans(&self, rows: &[usize]) -> Result<SpanBatch, BlockError> {
-        let mut reader = SpanReader::new(self.scan.header, self.scan.sections, self.scan.tables, self.scan.shapes)?;
+        let source = SpanSource {
+            header: self.scan.header,
+            sections: self.scan.sections,
+            tables: self.scan.tables,
+            shapes: self.scan.shapes,
+            series: self.scan.series()?,
+            dictionaries: Rc::clone(&self.scan.dictionaries),
+        };
+        let mut reader = SpanReader::new(source)?;
         let exist: Vec<usize> = rows.iter().copied().filter(|row| *row < self.n_rows()).collect();
         reader.read_group(self.number, &exist)?;
         Ok(reader.finish())
