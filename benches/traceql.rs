@@ -202,11 +202,11 @@ impl Filled {
     /// How many traces it finds; `None` when the language does not know it.
     fn search(&self, text: &str) -> Option<usize> {
         let question = SearchQuestion {
-            filter: Some(text.parse().ok()?),
+            query: text.parse().ok()?,
             range: self.range,
             trace: TraceConditions::default(),
             traces_max: TRACES_WANTED,
-            spans_per_trace_max: 3,
+            spans_per_set_max: 3,
         };
         let answer = self.query.search(&question).expect("it is stored");
         assert!(answer.coverage.is_complete(), "{:?}", answer.coverage);

@@ -57,7 +57,7 @@ fn finds_again(query: &SpanQuery) {
         Err(error) => panic!("{written}: {error}"),
     };
     assert_eq!(again, *query, "{written}");
-    let (trace, rows) = (TraceSpans::new(spans()), vec![0, 1]);
+    let (trace, rows) = (TraceSpans::new(spans(), 0..spans().spans.len()), vec![0, 1]);
     let found = query.find(&trace, rows.clone());
     assert_eq!(again.find(&trace, rows), found, "{written}");
     assert!(found.iter().all(|set| !set.rows.is_empty()), "{written}");

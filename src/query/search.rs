@@ -24,6 +24,8 @@ use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 const WITHIN: Duration = Duration::from_secs(30);
 /// Traces that have a part of what a query needs, some 50 bytes each.
 const PARTS_MAX: usize = 2_000_000;
+/// Traces that are read together, once many had to be read.
+const READ_AT_ONCE_MAX: usize = 4_096;
 /// Spans of one answer, some hundred bytes each.
 const SPANS_MAX: usize = 100_000;
 /// What stands for the service of a root that is not stored, as Tempo writes it.
@@ -308,27 +310,47 @@ impl Search<'_> {
     /// Reads the traces, those that can be newest first, until the others cannot be wanted any more.
     fn read(&mut self, seen: HashMap<TraceId, Seen>) -> Result<(), QueryError> {
         let candidates = self.complete(seen)?;
-        for (latest, Reverse(id)) in candidates {
-            if self.floor().is_some_and(|floor| latest < floor) {
-                break;
+        let (query, snapshot) = (self.query, self.snapshot);
+        // As many as may be wanted at first, then more and more: most of them were nothing.
+        let mut at_once = self.question.traces_max.clamp(1, READ_AT_ONCE_MAX);
+        let mut rest = candidates.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(at_once.min(rest.len()));
+            rest = later;
+            at_once = (at_once * 2).min(READ_AT_ONCE_MAX);
+            let floor = self.floor();
+            let is_wanted = |latest: &UnixNanos| floor.is_none_or(|floor| floor <= *latest);
+            let wanted = now.iter().take_while(|(latest, _)| is_wanted(latest)).map(|(_, Reverse(id))| *id);
+            let ids: Vec<TraceId> = wanted.filter(|id| self.looked_at.insert(*id)).collect();
+            if now.last().is_some_and(|(latest, _)| !is_wanted(latest)) {
+                rest = &[];
             }
-            if !self.looked_at.insert(id) {
-                continue;
-            }
-            self.in_time()?;
-            let trace = self.query.trace_in(self.snapshot, id)?;
-            self.answer.coverage.also(trace.coverage);
-            let Some(found) = self.found_in(id, &trace.batch) else { continue };
-            // The earliest span is the first, and one without a start comes before all.
-            let start = trace.batch.spans.first().map_or(UnixNanos(0), |span| span.start_time_unix_nano);
-            self.n_spans += shown_of(&found);
-            let _none = self.found.insert((start, Reverse(id)), found);
-            if self.question.traces_max < self.found.len() {
-                let worst = self.found.pop_first();
-                self.n_spans -= worst.map_or(0, |(_, worst)| shown_of(&worst));
-            }
+            query.each_trace_in(snapshot, &ids, &mut |id, trace| {
+                self.in_time()?;
+                self.answer.coverage.also(trace.coverage.clone());
+                self.take(id, &TraceSpans::new(trace.batch, trace.rows), trace.batch);
+                Ok(())
+            })?;
         }
         Ok(())
+    }
+
+    /// Keeps a trace when it is one of the best.
+    fn take(&mut self, id: TraceId, trace: &TraceSpans<'_>, batch: &SpanBatch) {
+        // The earliest span is the first, and one without a start comes before all.
+        let start = trace.spans().first().map_or(UnixNanos(0), |span| span.start_time_unix_nano);
+        let rank = (start, Reverse(id));
+        let worst = self.found.first_key_value().map(|(worst, _)| *worst);
+        if self.question.traces_max <= self.found.len() && worst.is_some_and(|worst| rank < worst) {
+            return;
+        }
+        let Some(found) = self.found_in(id, trace, batch) else { return };
+        self.n_spans += shown_of(&found);
+        let _none = self.found.insert(rank, found);
+        if self.question.traces_max < self.found.len() {
+            let worst = self.found.pop_first();
+            self.n_spans -= worst.map_or(0, |(_, worst)| shown_of(&worst));
+        }
     }
 
     fn in_time(&self) -> Result<(), QueryError> {
@@ -336,24 +358,23 @@ impl Search<'_> {
     }
 
     /// What is said of a trace; `None` when it is none of those, or the query finds nothing in it after all.
-    fn found_in(&mut self, trace_id: TraceId, batch: &SpanBatch) -> Option<SearchTrace> {
-        let trace = TraceSpans::new(batch);
+    fn found_in(&mut self, trace_id: TraceId, trace: &TraceSpans<'_>, batch: &SpanBatch) -> Option<SearchTrace> {
         let (start, end) = trace.bounds();
         let duration = DurationNanos(end.0.saturating_sub(start.0));
         if !self.question.trace.hold(duration) {
             return None;
         }
-        let starts = (0..).zip(&batch.spans).map(|(row, span)| (row, span.start_time_unix_nano));
+        let starts = (0..).zip(trace.spans()).map(|(row, span)| (row, span.start_time_unix_nano));
         let within = starts.filter(|(_, start)| self.question.range.contains(*start)).map(|(row, _)| row);
-        let sets = self.question.query.find(&trace, within.collect());
+        let sets = self.question.query.find(trace, within.collect());
         if sets.is_empty() {
             return None;
         }
         let mut shown_before = self.n_spans;
-        let sets = sets.into_iter().map(|set| self.set(&trace, batch, set, &mut shown_before)).collect();
-        let root = trace.root().and_then(|row| batch.spans.get(row as usize));
+        let sets = sets.into_iter().map(|set| self.set(trace, batch, set, &mut shown_before)).collect();
+        let root = trace.root().and_then(|row| trace.spans().get(row as usize));
         let mut services: BTreeMap<String, ServiceSpans> = BTreeMap::new();
-        for span in &batch.spans {
+        for span in trace.spans() {
             let counts = services.entry(batch.service_of(span).1.into_owned()).or_default();
             counts.spans += 1;
             counts.errors += u64::from(span.is_error());
@@ -419,7 +440,7 @@ fn keyword(value: FieldValue) -> FieldValue {
 }
 
 fn span_of(trace: &TraceSpans<'_>, batch: &SpanBatch, row: u32, shown: &[&Field]) -> Option<SearchSpan> {
-    let span = batch.spans.get(row as usize)?;
+    let span = trace.spans().get(row as usize)?;
     let mut attributes: Vec<(String, FieldValue)> = Vec::new();
     for field in shown {
         let Some(value) = trace.first_value(field, row) else { continue };

@@ -353,7 +353,8 @@ fn spans_are_related_wherever_they_lie() {
         for range in [TimeRange::ALL, TimeRange { start: UnixNanos(NOW - 3_600 * SECOND), end: UnixNanos(NOW) }] {
             let meant = filled.whole_traces().filter_map(|(id, batch)| {
                 let rows = (0..).zip(&batch.spans).filter(|(_, span)| range.contains(span.start_time_unix_nano));
-                let sets = query.find(&TraceSpans::new(&batch), rows.map(|(row, _)| row).collect());
+                let sets =
+                    query.find(&TraceSpans::new(&batch, 0..batch.spans.len()), rows.map(|(row, _)| row).collect());
                 let spans = |set: &RowSet| set.rows.iter().map(|row| batch.spans[*row as usize].span_id).collect();
                 (!sets.is_empty()).then(|| (id, sets.iter().map(spans).collect::<Vec<Vec<SpanId>>>()))
             });

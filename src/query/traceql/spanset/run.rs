@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::super::ast::{AttributeScope, Expression, Field, Intrinsic};
 use super::super::evaluate::evaluate;
@@ -9,12 +10,14 @@ use super::super::row;
 use super::super::value::{Datum, FieldValue};
 use super::tree::Tree;
 use super::{Aggregate, Form, Having, Relation, Scalar, SpanQuery, Spans, Stage};
-use crate::model::{SpanBatch, SpanId, UnixNanos};
+use crate::model::{Span, SpanBatch, SpanId, UnixNanos};
 
 /// A whole trace, and what its spans are to each other.
 #[derive(Debug)]
 pub struct TraceSpans<'a> {
     batch: &'a SpanBatch,
+    /// Those of the trace; rows count among them.
+    spans: &'a [Span],
     /// Made when something asks for it.
     tree: OnceCell<Tree>,
 }
@@ -29,24 +32,29 @@ pub struct RowSet {
 }
 
 impl<'a> TraceSpans<'a> {
-    /// All spans of a trace, each once, in the order of their starts.
-    pub fn new(batch: &'a SpanBatch) -> Self {
-        Self { batch, tree: OnceCell::new() }
+    /// All spans of a trace, each once, in the order of their starts, in these rows of a batch.
+    pub fn new(batch: &'a SpanBatch, rows: Range<usize>) -> Self {
+        Self { batch, spans: batch.spans.get(rows).unwrap_or_default(), tree: OnceCell::new() }
+    }
+
+    /// In the order of their starts.
+    pub fn spans(&self) -> &'a [Span] {
+        self.spans
     }
 
     fn tree(&self) -> &Tree {
-        self.tree.get_or_init(|| Tree::of(self.batch))
+        self.tree.get_or_init(|| Tree::of(self.spans))
     }
 
     /// Row of the first span without a parent.
     pub fn root(&self) -> Option<u32> {
-        (0..).zip(&self.batch.spans).find(|(_, span)| span.parent_span_id == SpanId::default()).map(|(row, _)| row)
+        (0..).zip(self.spans).find(|(_, span)| span.parent_span_id == SpanId::default()).map(|(row, _)| row)
     }
 
     /// Earliest start, and latest end or start, of those that are set.
     pub fn bounds(&self) -> (UnixNanos, UnixNanos) {
-        let starts = self.batch.spans.iter().map(|span| span.start_time_unix_nano).filter(|at| !at.is_unset());
-        let ends = self.batch.spans.iter().map(|span| span.end_time_unix_nano.max(span.start_time_unix_nano));
+        let starts = self.spans.iter().map(|span| span.start_time_unix_nano).filter(|at| !at.is_unset());
+        let ends = self.spans.iter().map(|span| span.end_time_unix_nano.max(span.start_time_unix_nano));
         (starts.min().unwrap_or_default(), ends.max().unwrap_or_default())
     }
 
@@ -56,7 +64,7 @@ impl<'a> TraceSpans<'a> {
     }
 
     fn value(&self, field: &Field, row: u32) -> Datum<'a> {
-        let Some(span) = self.batch.spans.get(row as usize) else { return Datum::Nil };
+        let Some(span) = self.spans.get(row as usize) else { return Datum::Nil };
         match field {
             Field::Intrinsic(intrinsic) => match intrinsic {
                 Intrinsic::TraceDuration => {
@@ -64,7 +72,7 @@ impl<'a> TraceSpans<'a> {
                     Datum::Duration(i64::try_from(end.0.saturating_sub(start.0)).unwrap_or(i64::MAX))
                 }
                 Intrinsic::RootName => self.of_root(&Field::Intrinsic(Intrinsic::Name)),
-                Intrinsic::RootService => match self.root().and_then(|row| self.batch.spans.get(row as usize)) {
+                Intrinsic::RootService => match self.root().and_then(|row| self.spans.get(row as usize)) {
                     Some(root) => Datum::String(self.batch.service_of(root).1),
                     None => Datum::Nil,
                 },
@@ -81,7 +89,7 @@ impl<'a> TraceSpans<'a> {
                     AttributeScope::ParentResource => AttributeScope::Resource,
                     _ => return row::of_span(field, self.batch, span),
                 };
-                let parent = self.tree().parent(row).and_then(|parent| self.batch.spans.get(parent as usize));
+                let parent = self.tree().parent(row).and_then(|parent| self.spans.get(parent as usize));
                 let field = Field::Attribute { scope: of_parent, key: key.clone() };
                 parent.map_or(Datum::Nil, |parent| row::of_span(&field, self.batch, parent))
             }
@@ -89,7 +97,7 @@ impl<'a> TraceSpans<'a> {
     }
 
     fn of_root(&self, field: &Field) -> Datum<'a> {
-        let root = self.root().and_then(|row| self.batch.spans.get(row as usize));
+        let root = self.root().and_then(|row| self.spans.get(row as usize));
         root.map_or(Datum::Nil, |root| row::of_span(field, self.batch, root))
     }
 

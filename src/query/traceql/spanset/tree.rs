@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{SpanBatch, SpanId};
+use crate::model::{Span, SpanId};
 
 /// Not numbered: no root leads to it.
 const UNCONNECTED: i64 = 0;
@@ -24,21 +24,21 @@ pub(super) struct Tree {
 
 impl Tree {
     /// Rows are in the order of their starts, and siblings are numbered in it. Cost: O(spans), once per trace.
-    pub(super) fn of(batch: &SpanBatch) -> Self {
-        let mut rows_by_id: HashMap<SpanId, u32> = HashMap::with_capacity(batch.spans.len());
-        for (row, span) in (0..).zip(&batch.spans) {
+    pub(super) fn of(spans: &[Span]) -> Self {
+        let mut rows_by_id: HashMap<SpanId, u32> = HashMap::with_capacity(spans.len());
+        for (row, span) in (0..).zip(spans) {
             let _first = rows_by_id.entry(span.span_id).or_insert(row);
         }
-        let parent_of = |(row, span): (u32, &crate::model::Span)| {
+        let parent_of = |(row, span): (u32, &Span)| {
             if span.parent_span_id == SpanId::default() {
                 return None;
             }
             rows_by_id.get(&span.parent_span_id).copied().filter(|parent| *parent != row)
         };
-        let parents: Vec<Option<u32>> = (0..).zip(&batch.spans).map(parent_of).collect();
+        let parents: Vec<Option<u32>> = (0..).zip(spans).map(parent_of).collect();
         let (order, parents) = without_rings(parents);
         let children = children_of(&parents);
-        let is_root: Vec<bool> = batch.spans.iter().map(|span| span.parent_span_id == SpanId::default()).collect();
+        let is_root: Vec<bool> = spans.iter().map(|span| span.parent_span_id == SpanId::default()).collect();
         let n = parents.len();
         let mut tree = Self {
             parents,

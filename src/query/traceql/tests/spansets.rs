@@ -102,7 +102,7 @@ fn traces() -> Vec<(String, Vec<Plain>)> {
 /// `checkout: a c; [by(name)=x] d`.
 fn found(query: &SpanQuery, spans: &[Plain]) -> Vec<String> {
     let batch = batch(spans);
-    let trace = TraceSpans::new(&batch);
+    let trace = TraceSpans::new(&batch, 0..batch.spans.len());
     let rows = (0..u32::try_from(spans.len()).unwrap()).collect();
     // Filters say enough of what they ask.
     let shown = if query.to_string().contains("select(") { query.shown() } else { Vec::new() };
@@ -160,7 +160,7 @@ fn every_query_of_the_list_finds_what_it_says() {
 fn assert_needed(query: &SpanQuery, spans: &[Plain]) {
     let batch = batch(spans);
     let rows = (0..u32::try_from(spans.len()).unwrap()).collect();
-    let finds = !query.find(&TraceSpans::new(&batch), rows).is_empty();
+    let finds = !query.find(&TraceSpans::new(&batch, 0..batch.spans.len()), rows).is_empty();
     let need = query.need();
     let met = (0..).zip(need.filters()).filter(|(_, filter)| (0..spans.len()).any(|row| filter.matches(&batch, row)));
     let met = met.fold(0, |met, (number, _): (u32, _)| met | 1 << number);
@@ -350,7 +350,7 @@ fn random_queries_find_in_random_traces_what_an_evaluator_of_plain_structs_finds
             let spans = random_trace(&mut dice);
             let batch = batch(&spans);
             let rows = (0..u32::try_from(spans.len()).unwrap()).collect();
-            let sets = query.find(&TraceSpans::new(&batch), rows);
+            let sets = query.find(&TraceSpans::new(&batch, 0..batch.spans.len()), rows);
             let found: BTreeSet<usize> = sets.iter().flat_map(|set| &set.rows).map(|row| *row as usize).collect();
             assert_eq!(found, asked.finds(&spans), "{} in {spans:#?}", asked.text());
             assert_needed(&query, &spans);
@@ -368,7 +368,7 @@ fn nested_sets_lie_inside_each_other_as_the_spans_do_and_only_roots_lead_to_them
     for _ in 0..2_000 {
         let spans = random_trace(&mut dice);
         let batch = batch(&spans);
-        let trace = TraceSpans::new(&batch);
+        let trace = TraceSpans::new(&batch, 0..batch.spans.len());
         let number = |query: &SpanQuery, at: usize| -> i64 {
             let value = trace.first_value(query.shown()[0], u32::try_from(at).unwrap());
             value.expect("every span has one").to_string().parse().unwrap()
