@@ -118,10 +118,17 @@ impl Doors {
     ) -> Result<T, QueryError> {
         let began = clock::instant();
         // Never closed, so there is always a permit in the end.
-        let _slot = Arc::clone(&self.query_slots).acquire_owned().await.ok();
-        let (query, _asker) = self.query.for_asker();
-        let answer = tokio::task::spawn_blocking(move || question(&query)).await.unwrap_or_else(|panic| {
-            tracing::error!(%panic, "a question ended by a panic");
+        let slot = Arc::clone(&self.query_slots).acquire_owned().await.ok();
+        let (query, _ends_the_question) = self.query.for_asker();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name("spandrel-query".to_owned()).spawn(move || {
+            let answer = question(&query);
+            // An abandoned question keeps its slot as long as it runs.
+            drop(slot);
+            tell.send(answer)
+        });
+        let answer = told.await.unwrap_or_else(|_nothing_told| {
+            tracing::error!(no_thread = ?thread.err(), "a question ended by a panic, or could not begin");
             Err(QueryError::Failed)
         });
         self.counters.queries.add(door, 1);

@@ -9,6 +9,9 @@ use crate::query::{Coverage, Query, QueryError, SearchQuestion, TraceAnswer, Tra
 
 use super::params::BadParameter;
 
+/// Traces that are read together.
+const READ_AT_ONCE: usize = 50;
+
 /// Conditions in TraceQL, all of which one span fulfils.
 #[derive(Debug, Default)]
 pub(super) struct Conditions(Vec<String>);
@@ -136,35 +139,33 @@ impl TraceSearch {
         let spans = filter.map(SpanQuery::from).unwrap_or_default();
         let trace = TraceConditions::default();
         let answer = query.search(&SearchQuestion { query: spans, range, trace, traces_max, spans_per_set_max: 1 })?;
-        let mut traces = whole_traces(query, answer.traces.into_iter().map(|trace| trace.trace_id), write)?;
+        let ids: Vec<TraceId> = answer.traces.iter().map(|trace| trace.trace_id).collect();
+        let mut traces = whole_traces(query, &ids, write)?;
         traces.coverage.also(answer.coverage);
         Ok(traces)
     }
 }
 
 /// The stored ones of these traces, as many as an answer may hold.
-pub(super) fn whole_traces(
-    query: &Query,
-    ids: impl IntoIterator<Item = TraceId>,
-    write: WriteTrace,
-) -> Result<WrittenTraces, QueryError> {
+pub(super) fn whole_traces(query: &Query, ids: &[TraceId], write: WriteTrace) -> Result<WrittenTraces, QueryError> {
     let began = clock::instant();
     let mut traces = WrittenTraces::default();
-    for id in ids {
-        if SEARCH_BYTES_MAX <= traces.json.len() || SEARCH_SECS_MAX <= began.elapsed().as_secs() {
-            let reason = format!("more traces were found than an answer may hold: {} are shown", traces.n_traces);
-            traces.coverage.also(Coverage { reasons: vec![reason] });
-            break;
-        }
-        let answer = query.trace(id)?;
-        if !answer.batch.spans.is_empty() {
-            if 0 < traces.n_traces {
-                traces.json.push(b',');
+    for ids in ids.chunks(READ_AT_ONCE) {
+        for answer in query.traces(ids)? {
+            if SEARCH_BYTES_MAX <= traces.json.len() || SEARCH_SECS_MAX <= began.elapsed().as_secs() {
+                let reason = format!("more traces were found than an answer may hold: {} are shown", traces.n_traces);
+                traces.coverage.also(Coverage { reasons: vec![reason] });
+                return Ok(traces);
             }
-            write(&answer, &mut traces.json).map_err(|_| QueryError::Failed)?;
-            traces.n_traces += 1;
+            if !answer.batch.spans.is_empty() {
+                if 0 < traces.n_traces {
+                    traces.json.push(b',');
+                }
+                write(&answer, &mut traces.json).map_err(|_| QueryError::Failed)?;
+                traces.n_traces += 1;
+            }
+            traces.coverage.also(answer.coverage);
         }
-        traces.coverage.also(answer.coverage);
     }
     Ok(traces)
 }

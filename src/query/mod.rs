@@ -1,6 +1,7 @@
 //! Questions and their answers. Plain synchronous code over a snapshot of the store; doors in `api` turn it into
 //! protocols. Every answer says what it covers and what is missing.
 
+mod asker;
 mod buckets;
 mod contributions;
 mod critical_path;
@@ -31,7 +32,6 @@ pub mod traceql;
 mod walk;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ use crate::telemetry::Counters;
 
 pub use crate::latency::{Quantile, QuantileOutOfRange};
 pub use crate::store::Pin;
+use asker::Asked;
+pub use asker::Asker;
 pub use critical_path::{CriticalPath, PathSpan, critical_paths};
 pub use exemplars::ExemplarAnswer;
 use exemplars::ExemplarCache;
@@ -210,8 +212,7 @@ impl Coverage {
 #[derive(Clone, Debug)]
 pub struct Query {
     shared: Arc<Shared>,
-    /// Set when nobody waits for the answers of this one any more.
-    abandoned: Arc<AtomicBool>,
+    asked: Arc<Asked>,
 }
 
 /// What all questions share.
@@ -223,16 +224,6 @@ struct Shared {
     exemplars: ExemplarCache,
     /// What could not be read since the start.
     left_out: Mutex<BTreeSet<String>>,
-}
-
-/// Lives as long as somebody waits for answers; its end ends the questions that read much.
-#[derive(Debug)]
-pub struct Asker(Arc<AtomicBool>);
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// More kinds of damage than these are not told apart.
@@ -261,24 +252,17 @@ impl Query {
             exemplars: ExemplarCache::default(),
             left_out: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), abandoned: Arc::default() }
+        Self { shared: Arc::new(shared), asked: Arc::default() }
     }
 
-    /// The same for somebody who may go away before the answer is there.
+    /// The same for one question, on a thread that ends with it, of somebody who may go away before.
     pub fn for_asker(&self) -> (Self, Asker) {
-        let abandoned = Arc::new(AtomicBool::new(false));
-        (Self { shared: Arc::clone(&self.shared), abandoned: Arc::clone(&abandoned) }, Asker(abandoned))
+        let (asked, ends_with) = Asked::on_own_thread();
+        (Self { shared: Arc::clone(&self.shared), asked }, ends_with)
     }
 
-    /// Between two steps of a question that may be long: whether to go on.
     fn may_go_on(&self, began: Instant, within: Duration) -> Result<(), QueryError> {
-        if self.abandoned.load(Ordering::Relaxed) {
-            return Err(QueryError::Abandoned);
-        }
-        if within < began.elapsed() {
-            return Err(QueryError::TooLong { within });
-        }
-        Ok(())
+        self.asked.may_go_on(began, within)
     }
 
     /// Opens the door. A second call changes nothing.

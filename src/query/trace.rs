@@ -54,30 +54,35 @@ impl Query {
     /// # Errors
     /// `Starting`. An unknown trace is an empty answer; what cannot be read is named in the coverage.
     pub fn trace(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
-        let mut answer = self.trace_once(id)?;
+        Ok(self.traces(&[id])?.pop().unwrap_or_default())
+    }
+
+    /// The same of several traces, in the order of `ids`, for less than one by one.
+    ///
+    /// # Errors
+    /// `Starting`.
+    pub fn traces(&self, ids: &[TraceId]) -> Result<Vec<TraceAnswer>, QueryError> {
+        let mut answers = self.traces_once(ids)?;
         for _ in 1..ATTEMPTS {
-            if !answer.coverage.is_outdated() {
+            if !answers.iter().any(|answer| answer.coverage.is_outdated()) {
                 break;
             }
-            answer = self.trace_once(id)?;
+            answers = self.traces_once(ids)?;
         }
-        Ok(answer)
+        Ok(answers)
     }
 
-    fn trace_once(&self, id: TraceId) -> Result<TraceAnswer, QueryError> {
+    fn traces_once(&self, ids: &[TraceId]) -> Result<Vec<TraceAnswer>, QueryError> {
         let snapshot = self.store()?.snapshot();
-        let TraceAnswer { batch, coverage: of_trace } = self.trace_in(&snapshot, id)?;
-        let mut coverage = coverage_of(&snapshot);
-        coverage.also(of_trace);
-        Ok(TraceAnswer { batch, coverage })
+        let mut answers = self.traces_in(&snapshot, ids)?;
+        for answer in &mut answers {
+            let of_trace = std::mem::replace(&mut answer.coverage, coverage_of(&snapshot));
+            answer.coverage.also(of_trace);
+        }
+        Ok(answers)
     }
 
-    /// What a snapshot holds of a trace; the coverage speaks of the trace alone.
-    pub(super) fn trace_in(&self, snapshot: &Snapshot, id: TraceId) -> Result<TraceAnswer, QueryError> {
-        Ok(self.traces_in(snapshot, &[id])?.pop().unwrap_or_default())
-    }
-
-    /// The same of several traces, in the order of `ids`.
+    /// What a snapshot holds of traces, in the order of `ids`; the coverage speaks of the trace alone.
     pub(super) fn traces_in(&self, snapshot: &Snapshot, ids: &[TraceId]) -> Result<Vec<TraceAnswer>, QueryError> {
         let mut answers: Vec<TraceAnswer> = Vec::new();
         answers.resize_with(ids.len(), TraceAnswer::default);

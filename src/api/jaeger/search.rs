@@ -25,7 +25,7 @@ pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Result<Respo
         let search = search_of(&params, doors.query.now())?;
         doors.ask(DOOR, move |query| search.run(query, spans::write_trace)).await?
     } else {
-        doors.ask(DOOR, move |query| whole_traces(query, ids, spans::write_trace)).await?
+        doors.ask(DOOR, move |query| whole_traces(query, &ids, spans::write_trace)).await?
     };
     Ok(with_coverage(traces(&found.json, found.n_traces), &found.coverage))
 }

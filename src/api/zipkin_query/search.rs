@@ -32,7 +32,7 @@ pub(super) async fn by_ids(State(doors): State<Doors>, uri: Uri) -> Result<Respo
     }
     ids.sort_unstable();
     ids.dedup();
-    let found = doors.ask(DOOR, move |query| whole_traces(query, ids, spans::write_trace)).await?;
+    let found = doors.ask(DOOR, move |query| whole_traces(query, &ids, spans::write_trace)).await?;
     Ok(listed(&found))
 }
 

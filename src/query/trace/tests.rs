@@ -156,7 +156,7 @@ fn answers_stand_in_the_order_of_the_ids_and_as_often() {
     let together = query.traces_in(&snapshot, &asked).unwrap();
     assert_eq!(together.len(), asked.len());
     for (id, answer) in asked.iter().zip(&together) {
-        check_same(answer, &query.trace_in(&snapshot, *id).unwrap(), &id.to_string());
+        check_same(answer, &query.traces_in(&snapshot, &[*id]).unwrap()[0], &id.to_string());
         assert!(answer.batch.spans.iter().all(|span| span.trace_id == *id));
     }
     assert!(query.traces_in(&snapshot, &[]).unwrap().is_empty());
@@ -176,7 +176,7 @@ fn rel_04_damage_takes_from_each_of_many_traces_what_it_takes_from_it_alone() {
         fs::write(pack, &damaged).unwrap();
         let together = query.traces_in(&snapshot, &asked).unwrap();
         for (id, answer) in asked.iter().zip(&together) {
-            check_same(answer, &query.trace_in(&snapshot, *id).unwrap(), &format!("{id}, flip at {at}"));
+            check_same(answer, &query.traces_in(&snapshot, &[*id]).unwrap()[0], &format!("{id}, flip at {at}"));
             n_missing += usize::from(!answer.coverage.is_complete());
         }
     }
