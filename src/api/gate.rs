@@ -11,10 +11,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use futures_util::FutureExt as _;
 
-use super::Doors;
 use super::access::Scope;
 use super::cors::{self, Verdict};
 use super::refusal::Refusal;
+use super::{Doors, tempo};
 
 /// How a port refuses.
 pub(super) type Refuse = fn(&HeaderMap, &Refusal) -> Response;
@@ -68,8 +68,9 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
 }
 
 impl Gate {
+    /// gRPC asks by POST, too.
     fn changes(&self, request: &Request) -> bool {
-        !self.for_pages && !request.method().is_safe()
+        !self.for_pages && !request.method().is_safe() && !tempo::only_asks(request.uri().path())
     }
 
     async fn guarded(&self, request: Request, next: Next) -> Response {

@@ -5,6 +5,7 @@ pub mod access;
 mod body;
 mod cors;
 mod gate;
+mod grpc;
 mod health;
 mod hourly;
 pub mod inflate;
@@ -32,6 +33,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
+use tonic::Code;
 
 use crate::clock;
 use crate::ingest::Ingest;
@@ -140,14 +142,21 @@ impl Doors {
     }
 }
 
-/// A refusal of the query port: `{"error": "..."}`, as its own errors are.
-fn refuse(_headers: &HeaderMap, refusal: &Refusal) -> Response {
+/// A refusal of the query port: `{"error": "..."}`, as its own errors are, or a status of gRPC.
+fn refuse(headers: &HeaderMap, refusal: &Refusal) -> Response {
+    if grpc::is_grpc(headers) {
+        return grpc::failure(refusal);
+    }
     refusal.answer(axum::Json(serde_json::json!({ "error": refusal.message })).into_response())
 }
 
 /// Never HTML: Grafana shows the body as it is.
-async fn unknown_path(uri: axum::http::Uri) -> Response {
+async fn unknown_path(uri: axum::http::Uri, headers: HeaderMap) -> Response {
     let path = uri.path();
+    if grpc::is_grpc(&headers) {
+        let message = format!("{} is not served here; only tempopb.StreamingQuerier is", grpc::printable(path));
+        return grpc::failure(&Refusal::with_status(Code::Unimplemented, StatusCode::NOT_FOUND, &message));
+    }
     text(
         StatusCode::NOT_FOUND,
         format!("no such path: {path}; see /spandrel/v1/status, /api/traces/{{id}}, /api/search, /metrics\n"),

@@ -24,12 +24,18 @@ pub(super) struct Refusal {
 
 /// HTTP status of a question without an answer, behind every door.
 pub(super) fn query_status(error: &QueryError) -> StatusCode {
+    query_codes(error).1
+}
+
+fn query_codes(error: &QueryError) -> (Code, StatusCode) {
     match error {
-        QueryError::Starting | QueryError::TooLong { .. } | QueryError::Abandoned => StatusCode::SERVICE_UNAVAILABLE,
-        QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {
-            StatusCode::NOT_FOUND
+        QueryError::Starting | QueryError::TooLong { .. } | QueryError::Abandoned => {
+            (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
         }
-        QueryError::TooManyPins => StatusCode::CONFLICT,
+        QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {
+            (Code::NotFound, StatusCode::NOT_FOUND)
+        }
+        QueryError::TooManyPins => (Code::FailedPrecondition, StatusCode::CONFLICT),
         QueryError::Quantile(_)
         | QueryError::EmptyWindow { .. }
         | QueryError::BadStep { .. }
@@ -37,8 +43,8 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
         | QueryError::TooManyGroups { .. }
         | QueryError::TooManyPoints { .. }
         | QueryError::TooManyTraces { .. }
-        | QueryError::LongNote { .. } => StatusCode::BAD_REQUEST,
-        QueryError::Store(_) | QueryError::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        | QueryError::LongNote { .. } => (Code::InvalidArgument, StatusCode::BAD_REQUEST),
+        QueryError::Store(_) | QueryError::Failed => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
@@ -57,6 +63,10 @@ pub(super) enum BodyError {
     Framing(&'static str),
     #[error("the value of grpc-timeout is not one to eight digits and a unit of HMSmun")]
     BadTimeout,
+    #[error("the question has more than {limit} bytes; ask a shorter one")]
+    LongQuestion { limit: usize },
+    #[error("the message cannot be decoded: {0}")]
+    NoMessage(#[from] prost::DecodeError),
     #[error("the gRPC message is shorter than its length prefix says")]
     ShortMessage,
     #[error(transparent)]
@@ -90,15 +100,29 @@ impl Refusal {
 
     pub(super) fn of_body(error: &BodyError, jitter: u64) -> Self {
         match error {
-            BodyError::TooLarge { .. } => Self::too_large(error),
+            BodyError::TooLarge { .. } | BodyError::LongQuestion { .. } => Self::too_large(error),
             BodyError::UnsupportedCoding { .. } => {
                 Self::new(Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
             }
-            BodyError::Inflate { .. } | BodyError::ShortMessage | BodyError::BadTimeout => Self::invalid(error),
+            BodyError::Inflate { .. }
+            | BodyError::NoMessage(_)
+            | BodyError::ShortMessage
+            | BodyError::BadTimeout => Self::invalid(error),
             BodyError::Incomplete => Self::new(Code::InvalidArgument, StatusCode::REQUEST_TIMEOUT, error),
             BodyError::Framing(_) => Self::new(Code::Internal, StatusCode::BAD_REQUEST, error),
             BodyError::Refused(error) => Self::of_export(error, jitter),
         }
+    }
+
+    pub(super) fn of_query(error: &QueryError) -> Self {
+        let (code, status) = query_codes(error);
+        Self::new(code, status, error)
+    }
+
+    /// The client's own deadline has passed.
+    pub(super) fn late() -> Self {
+        let message = "the deadline of the call (grpc-timeout) has passed before the answer was complete";
+        Self::with_status(Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT, message)
     }
 
     pub(super) fn of_denied(denied: Denied) -> Self {
@@ -148,7 +172,7 @@ impl Refusal {
         response
     }
 
-    fn invalid(error: &impl ToString) -> Self {
+    pub(super) fn invalid(error: &impl ToString) -> Self {
         Self::new(Code::InvalidArgument, StatusCode::BAD_REQUEST, error)
     }
 

@@ -13,8 +13,9 @@ use crate::ingest::{Encoding, Exported};
 
 use super::super::Doors;
 use super::super::body;
+use super::super::grpc::status;
 use super::super::refusal::{BodyError, Refusal};
-use super::{Sender, TRACES, partial_success, status};
+use super::{Sender, TRACES, partial_success};
 
 pub(super) fn router() -> Router<Doors> {
     Router::new().route(TRACES, post(export).fallback(wrong_method))

@@ -8,15 +8,14 @@ use std::net::IpAddr;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
-use prost::Message as _;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::Code;
 
 use crate::ingest::{Encoding, ExportError, Exported, Permit};
 
+use super::grpc::{is_grpc, printable};
 use super::listen::Peer;
 use super::refusal::Refusal;
 use super::{Doors, gate};
@@ -100,23 +99,12 @@ async fn elsewhere(State(doors): State<Doors>, request: Request) -> Response {
     refuse(headers, &refusal)
 }
 
-/// Header values of a refusal are read by terminals and log files.
-fn printable(path: &str) -> String {
-    path.chars().take(200).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
-}
-
 /// A refusal in the form in which the request came.
 fn refuse(headers: &HeaderMap, refusal: &Refusal) -> Response {
     if is_grpc(headers) {
-        return grpc::failure(refusal);
+        return super::grpc::failure(refusal);
     }
     http::failure(refusal, http::media_type(headers).unwrap_or(Encoding::Json))
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let (essence, rest) = content_type.split_at_checked("application/grpc".len()).unwrap_or_default();
-    essence.eq_ignore_ascii_case(b"application/grpc") && matches!(rest.first(), None | Some(b'+' | b';'))
 }
 
 /// Left unset when there is nothing to say (OTLP-20).
@@ -128,22 +116,4 @@ fn partial_success(exported: Exported) -> Option<ExportTracePartialSuccess> {
         rejected_spans: i64::try_from(exported.rejected_spans).unwrap_or(i64::MAX),
         error_message: exported.message.unwrap_or_default(),
     })
-}
-
-/// `google.rpc.Status` with RetryInfo in both places where clients look for it (OTLP-31), or BadRequest.
-fn status(refusal: &Refusal) -> Status {
-    let mut details = ErrorDetails::new();
-    if refusal.code == Code::InvalidArgument {
-        let _details = details.add_bad_request_violation("", refusal.message.clone());
-    }
-    let Some(secs) = refusal.retry_after_secs else {
-        return Status::with_error_details(refusal.code, refusal.message.clone(), details);
-    };
-    let delay = std::time::Duration::from_secs(secs);
-    let _details = details.set_retry_info(Some(delay));
-    let mut status = Status::with_error_details(refusal.code, refusal.message.clone(), details);
-    let retry_info: tonic_types::pb::RetryInfo = tonic_types::RetryInfo::new(Some(delay)).into();
-    let value = tonic::metadata::MetadataValue::from_bytes(&retry_info.encode_to_vec());
-    let _none = status.metadata_mut().insert_bin("google.rpc.retryinfo-bin", value);
-    status
 }

@@ -7,6 +7,12 @@ pub(super) fn filters(text: &str) -> Result<Vec<Filter>, String> {
     pairs(text)?.into_iter().map(|(key, value)| filter(&key, &value)).collect()
 }
 
+/// Pairs in this form.
+pub(super) fn written<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
+    pairs.map(|(key, value)| format!("{key}=\"{}\"", quoted(value))).collect::<Vec<_>>().join(" ")
+}
+
 /// Texts say nothing of types: `200` is the number as well, `true` the boolean.
 fn filter(key: &str, value: &str) -> Result<Filter, String> {
     let field = Field::Attribute { scope: AttributeScope::Unscoped, key: key.to_owned() };

@@ -33,24 +33,17 @@ pub(super) fn router() -> Router<Doors> {
 }
 
 async fn range(State(doors): State<Doors>, uri: Uri) -> Response {
-    let step = |parameters: &Parameters, range| Ok(parameters.step()?.unwrap_or_else(|| default_step(range)));
-    match question(&uri, doors.query.now(), step) {
+    match Parameters::of(&uri).and_then(|parameters| range_question(&parameters, doors.query.now())) {
         Ok(question) => answer(&doors, question, range_series).await,
         Err(why) => text(StatusCode::BAD_REQUEST, why),
     }
 }
 
 async fn instant(State(doors): State<Doors>, uri: Uri) -> Response {
-    // One interval: the whole range.
-    let question = match question(&uri, doors.query.now(), |_, range| Ok(length(range))) {
-        Ok(question) => MetricsQuestion { exemplars_max: 0, ..question },
-        Err(why) => return text(StatusCode::BAD_REQUEST, why),
-    };
-    answer(&doors, question, |series, query| {
-        let value = series.points.first().map_or(0.0, |(_, value)| *value);
-        json!({ "labels": labels(series, query), "value": value })
-    })
-    .await
+    match Parameters::of(&uri).and_then(|parameters| instant_question(&parameters, doors.query.now())) {
+        Ok(question) => answer(&doors, question, instant_series).await,
+        Err(why) => text(StatusCode::BAD_REQUEST, why),
+    }
 }
 
 async fn answer(
@@ -63,24 +56,36 @@ async fn answer(
         Ok(answer) => answer,
         Err(error) => return text(query_status(&error), error.to_string()),
     };
-    let MetricsAnswer { series: found, spans, coverage } = answer;
-    let series: Vec<Value> = found.iter().map(|found| series(found, &query)).collect();
+    let series = answer.series.iter().map(|found| series(found, &query)).collect();
+    axum::Json(whole(series, &answer)).into_response()
+}
+
+/// An answer with these series.
+pub(super) fn whole(series: Vec<Value>, MetricsAnswer { spans, coverage, .. }: &MetricsAnswer) -> Value {
     let status = if coverage.is_complete() { "COMPLETE" } else { "PARTIAL" };
-    axum::Json(json!({
+    json!({
         "series": series,
         "metrics": { "completedJobs": 1, "totalJobs": 1, "inspectedSpans": spans.to_string() },
         "status": status,
         "message": coverage.reasons.join("; "),
-    }))
-    .into_response()
+    })
+}
+
+pub(super) fn range_question(parameters: &Parameters, now: UnixNanos) -> Result<MetricsQuestion, Bad> {
+    question(parameters, now, |range| Ok(parameters.step()?.unwrap_or_else(|| default_step(range))))
+}
+
+/// One interval: the whole range.
+pub(super) fn instant_question(parameters: &Parameters, now: UnixNanos) -> Result<MetricsQuestion, Bad> {
+    let question = question(parameters, now, |range| Ok(length(range)))?;
+    Ok(MetricsQuestion { exemplars_max: 0, ..question })
 }
 
 fn question(
-    uri: &Uri,
+    parameters: &Parameters,
     now: UnixNanos,
-    step: impl Fn(&Parameters, TimeRange) -> Result<DurationNanos, Bad>,
+    step: impl Fn(TimeRange) -> Result<DurationNanos, Bad>,
 ) -> Result<MetricsQuestion, Bad> {
-    let parameters = Parameters::of(uri)?;
     let q = parameters.get("q").or_else(|| parameters.get("query")).unwrap_or_default();
     let query: MetricsQuery = q.parse().map_err(|error| refused(&error))?;
     let since = parameters.duration("since")?.unwrap_or(SINCE);
@@ -92,7 +97,7 @@ fn question(
     }
     let asked = parameters.get("exemplars").and_then(|text| text.parse().ok()).filter(|asked| *asked != 0);
     let exemplars_max = query.exemplars.or(asked).unwrap_or(EXEMPLARS_MAX).min(EXEMPLARS_MAX);
-    Ok(MetricsQuestion { step: step(&parameters, range)?, query, range, exemplars_max })
+    Ok(MetricsQuestion { step: step(range)?, query, range, exemplars_max })
 }
 
 fn length(range: TimeRange) -> DurationNanos {
@@ -105,7 +110,12 @@ fn default_step(range: TimeRange) -> DurationNanos {
     DurationNanos((about / unit * unit).max(SHORT_STEP))
 }
 
-fn range_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
+pub(super) fn instant_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
+    let value = series.points.first().map_or(0.0, |(_, value)| *value);
+    json!({ "labels": labels(series, query), "value": value })
+}
+
+pub(super) fn range_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
     let samples = series.points.iter().map(|(at, value)| json!({ "timestampMs": millis(*at), "value": value }));
     let exemplars = series.exemplars.iter().map(|exemplar| {
         let labels = [

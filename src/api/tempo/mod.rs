@@ -5,7 +5,9 @@ mod logfmt;
 mod metrics;
 mod parameters;
 mod search;
+mod stream;
 mod tags;
+mod wire;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -18,13 +20,8 @@ use crate::model::TraceId;
 use crate::otlp::{self, JsonDialect};
 use crate::query::Coverage;
 
-use super::refusal::query_status;
+use super::refusal::{Refusal, query_status};
 use super::{Doors, text};
-
-#[expect(unreachable_pub, reason = "generated from proto/tempo.proto")]
-mod wire {
-    include!(concat!(env!("OUT_DIR"), "/tempo.rs"));
-}
 
 const DOOR: &str = "tempo";
 /// The API version that old data sources compare with; not ours.
@@ -39,6 +36,12 @@ pub(super) fn router() -> Router<Doors> {
         .route("/api/search", get(search::search))
         .merge(tags::router())
         .merge(metrics::router())
+        .merge(stream::router())
+}
+
+/// Whether a POST to this path asks and changes nothing.
+pub(super) fn only_asks(path: &str) -> bool {
+    path.starts_with(stream::SERVICE)
 }
 
 async fn buildinfo() -> Response {
@@ -126,6 +129,16 @@ fn protobuf(body: Vec<u8>) -> Response {
 
 fn json(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The message that answers, and what is missing of it.
+type Answer<M> = Result<(M, Coverage), Refusal>;
+
+fn as_json<M: serde::Serialize>(answer: Answer<M>) -> Response {
+    match answer {
+        Ok((message, coverage)) => with_coverage(axum::Json(message).into_response(), &coverage),
+        Err(refusal) => text(refusal.status, refusal.message),
+    }
 }
 
 /// What is missing has no place in these answers: strict clients refuse keys that they do not know.

@@ -5,10 +5,17 @@ use std::collections::HashMap;
 use axum::http::Uri;
 
 use crate::api::params::parse_time;
+use crate::api::refusal::Refusal;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 
 /// Why a parameter cannot be used, for a person.
 pub(super) type Bad = String;
+
+impl From<Bad> for Refusal {
+    fn from(bad: Bad) -> Self {
+        Self::invalid(&bad)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Parameters(HashMap<String, String>);
@@ -22,6 +29,11 @@ impl Parameters {
             let _first = parameters.entry(name).or_insert(value);
         }
         Ok(Self(parameters))
+    }
+
+    /// Those of a message; zero and empty are what is left out.
+    pub(super) fn given<const N: usize>(parameters: [(&str, String); N]) -> Self {
+        Self(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
     /// An empty one counts as none.

@@ -1,13 +1,12 @@
 //! `/api/search`: proto3-JSON of Tempo's `SearchResponse` as of May 2025, and nothing else: the data source refuses keys that
 //! it does not know.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::refusal::query_status;
@@ -16,7 +15,7 @@ use crate::query::traceql::{FILTERS_MAX, FieldValue, Problem, SpanQuery, TraceQl
 use crate::query::{SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
 
 use super::parameters::{Bad, Parameters};
-use super::{DOOR, logfmt, with_coverage};
+use super::{DOOR, logfmt, wire, with_coverage};
 
 /// Traces of one answer.
 const TRACES_MAX: usize = 10_000;
@@ -30,12 +29,12 @@ pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Response {
         Err(bad) => return text(StatusCode::BAD_REQUEST, bad),
     };
     match doors.ask(DOOR, move |query| query.search(&question)).await {
-        Ok(answer) => with_coverage(Json(SearchJson::new(&answer)).into_response(), &answer.coverage),
+        Ok(answer) => with_coverage(Json(wire::SearchResponse::of(&answer)).into_response(), &answer.coverage),
         Err(error) => text(query_status(&error), error.to_string()),
     }
 }
 
-fn question(parameters: &Parameters, doors: &Doors) -> Result<SearchQuestion, Bad> {
+pub(super) fn question(parameters: &Parameters, doors: &Doors) -> Result<SearchQuestion, Bad> {
     let old = ["tags", "minDuration", "maxDuration"];
     if let Some(name) = old.into_iter().find(|name| parameters.get(name).is_some())
         && parameters.get("q").is_some()
@@ -74,112 +73,19 @@ pub(super) fn refused(error: &TraceQlError) -> Bad {
     }
 }
 
-#[derive(Serialize)]
-struct SearchJson<'a> {
-    traces: Vec<TraceJson<'a>>,
-    metrics: MetricsJson,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MetricsJson {
-    inspected_traces: u32,
-    total_blocks: u32,
-    completed_jobs: u32,
-    total_jobs: u32,
-    inspected_spans: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TraceJson<'a> {
-    #[serde(rename = "traceID")]
-    trace_id: String,
-    root_service_name: &'a str,
-    root_trace_name: &'a str,
-    start_time_unix_nano: String,
-    duration_ms: u32,
-    span_sets: Vec<SpanSetJson<'a>>,
-    service_stats: BTreeMap<&'a str, ServiceJson>,
-}
-
-#[derive(Serialize)]
-struct SpanSetJson<'a> {
-    spans: Vec<SpanJson<'a>>,
-    matched: u32,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    attributes: Vec<AttributeJson<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SpanJson<'a> {
-    #[serde(rename = "spanID")]
-    span_id: String,
-    name: &'a str,
-    start_time_unix_nano: String,
-    duration_nanos: String,
-    attributes: Vec<AttributeJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct AttributeJson<'a> {
-    key: &'a str,
-    value: Value,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceJson {
-    span_count: u32,
-    error_count: u32,
-}
-
-impl<'a> SearchJson<'a> {
-    fn new(answer: &'a SearchAnswer) -> Self {
-        let columns = Columns::of(answer);
+impl wire::SearchResponse {
+    pub(super) fn of(answer: &SearchAnswer) -> Self {
+        let columns = Columns::of(&answer.traces);
         Self {
-            traces: answer.traces.iter().map(|trace| TraceJson::new(trace, &columns)).collect(),
-            metrics: MetricsJson {
+            traces: answer.traces.iter().map(|trace| columns.trace(trace)).collect(),
+            metrics: Some(wire::SearchMetrics {
                 inspected_traces: narrow(answer.traces.len() as u64),
                 total_blocks: narrow(answer.inspected_blocks),
                 completed_jobs: 1,
                 total_jobs: 1,
-                inspected_spans: answer.inspected_spans.to_string(),
-            },
-        }
-    }
-}
-
-impl<'a> TraceJson<'a> {
-    fn new(trace: &'a SearchTrace, columns: &Columns<'_>) -> Self {
-        let attribute = |(key, value): &'a (String, FieldValue)| AttributeJson {
-            key: key.as_str(),
-            value: columns.json(key, value),
-        };
-        let span = |span: &'a SearchSpan| SpanJson {
-            span_id: span.span_id.to_string(),
-            name: &span.name,
-            start_time_unix_nano: span.start.0.to_string(),
-            duration_nanos: span.duration.0.to_string(),
-            attributes: span.attributes.iter().map(attribute).collect(),
-        };
-        let sets = trace.sets.iter().map(|set| SpanSetJson {
-            spans: set.spans.iter().map(span).collect(),
-            matched: narrow(set.matched),
-            attributes: set.attributes.iter().map(attribute).collect(),
-        });
-        let services = trace.services.iter().map(|(name, counts)| {
-            (name.as_str(), ServiceJson { span_count: narrow(counts.spans), error_count: narrow(counts.errors) })
-        });
-        Self {
-            trace_id: trace.trace_id.to_string(),
-            root_service_name: &trace.root_service,
-            root_trace_name: &trace.root_name,
-            start_time_unix_nano: trace.start.0.to_string(),
-            duration_ms: narrow(trace.duration.0 / 1_000_000),
-            span_sets: sets.collect(),
-            service_stats: services.collect(),
+                inspected_spans: answer.inspected_spans,
+                ..wire::SearchMetrics::default()
+            }),
         }
     }
 }
@@ -214,9 +120,9 @@ impl Column {
 struct Columns<'a>(HashMap<&'a str, Column>);
 
 impl<'a> Columns<'a> {
-    fn of(answer: &'a SearchAnswer) -> Self {
+    fn of(traces: &'a [SearchTrace]) -> Self {
         let mut columns: HashMap<&str, Column> = HashMap::new();
-        let sets = answer.traces.iter().flat_map(|trace| &trace.sets);
+        let sets = traces.iter().flat_map(|trace| &trace.sets);
         let attributes =
             sets.flat_map(|set| set.attributes.iter().chain(set.spans.iter().flat_map(|span| &span.attributes)));
         for (key, value) in attributes {
@@ -229,33 +135,61 @@ impl<'a> Columns<'a> {
         Self(columns)
     }
 
-    fn json(&self, key: &str, value: &FieldValue) -> Value {
-        match (self.0.get(key), value) {
-            (Some(Column::Number), FieldValue::Int(number)) => json!({ "intValue": number.to_string() }),
-            (Some(Column::Number), FieldValue::Float(number)) => json!({ "doubleValue": double(number.0) }),
-            (Some(Column::Bool), FieldValue::Bool(value)) => json!({ "boolValue": value }),
-            (_, FieldValue::Array(elements)) => {
-                json!({ "stringValue": Value::Array(elements.iter().map(element).collect()).to_string() })
-            }
-            _ => json!({ "stringValue": value.to_string() }),
+    fn trace(&self, trace: &SearchTrace) -> wire::TraceSearchMetadata {
+        let span = |span: &SearchSpan| wire::Span {
+            span_id: span.span_id.to_string(),
+            name: span.name.clone(),
+            start_time_unix_nano: span.start.0,
+            duration_nanos: span.duration.0,
+            attributes: self.attributes(&span.attributes),
+        };
+        let sets = trace.sets.iter().map(|set| wire::SpanSet {
+            spans: set.spans.iter().map(span).collect(),
+            matched: narrow(set.matched),
+            attributes: self.attributes(&set.attributes),
+        });
+        let services = trace.services.iter().map(|(name, counts)| {
+            let counts =
+                wire::ServiceStats { span_count: narrow(counts.spans), error_count: narrow(counts.errors) };
+            (name.clone(), counts)
+        });
+        wire::TraceSearchMetadata {
+            trace_id: trace.trace_id.to_string(),
+            root_service_name: trace.root_service.clone(),
+            root_trace_name: trace.root_name.clone(),
+            start_time_unix_nano: trace.start.0,
+            duration_ms: narrow(trace.duration.0 / 1_000_000),
+            span_sets: sets.collect(),
+            service_stats: services.collect(),
         }
     }
-}
 
-/// JSON has no numbers for these; proto3-JSON has words.
-fn double(number: f64) -> Value {
-    match number {
-        number if number.is_nan() => json!("NaN"),
-        f64::INFINITY => json!("Infinity"),
-        f64::NEG_INFINITY => json!("-Infinity"),
-        number => json!(number),
+    fn attributes(&self, attributes: &[(String, FieldValue)]) -> Vec<wire::KeyValue> {
+        let attribute = |(key, value): &(String, FieldValue)| {
+            let value = wire::AnyValue { value: Some(self.value(key, value)) };
+            wire::KeyValue { key: key.clone(), value: Some(value) }
+        };
+        attributes.iter().map(attribute).collect()
+    }
+
+    fn value(&self, key: &str, value: &FieldValue) -> wire::any_value::Value {
+        use wire::any_value::Value as Any;
+        match (self.0.get(key), value) {
+            (Some(Column::Number), FieldValue::Int(number)) => Any::IntValue(*number),
+            (Some(Column::Number), FieldValue::Float(number)) => Any::DoubleValue(number.0),
+            (Some(Column::Bool), FieldValue::Bool(value)) => Any::BoolValue(*value),
+            (_, FieldValue::Array(elements)) => {
+                Any::StringValue(Value::Array(elements.iter().map(element).collect()).to_string())
+            }
+            _ => Any::StringValue(value.to_string()),
+        }
     }
 }
 
 fn element(value: &FieldValue) -> Value {
     match value {
         FieldValue::Int(number) => json!(number),
-        FieldValue::Float(number) => double(number.0),
+        FieldValue::Float(number) => wire::double::serialize(&number.0, serde_json::value::Serializer).unwrap_or_default(),
         FieldValue::Bool(value) => json!(value),
         other => json!(other.to_string()),
     }

@@ -3,21 +3,20 @@
 
 use std::collections::BTreeSet;
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::{Value, json};
 
-use crate::api::refusal::query_status;
-use crate::api::{Doors, text};
+use crate::api::Doors;
+use crate::api::refusal::Refusal;
 use crate::model::TimeRange;
 use crate::query::traceql::{AttributeScope, Field, FieldValue, Filter, Intrinsic};
 use crate::query::{Coverage, TagNames, TagValues, TagValuesQuestion};
 
 use super::parameters::{Bad, Parameters};
-use super::{DOOR, with_coverage};
+use super::{Answer, DOOR, as_json, wire};
 
 /// Names of a scope, or values, in one answer.
 const LISTED_MAX: usize = 10_000;
@@ -55,10 +54,10 @@ const IS_ROOT: &str = "{ span:parentID = \"0000000000000000\" }";
 
 pub(super) fn router() -> Router<Doors> {
     Router::new()
-        .route("/api/v2/search/tags", get(names_v2))
-        .route("/api/v2/search/tag/{*tag}", get(values_v2))
-        .route("/api/search/tags", get(names_v1))
-        .route("/api/search/tag/{*tag}", get(values_v1))
+        .route("/api/v2/search/tags", get(names_v2_json))
+        .route("/api/v2/search/tag/{*tag}", get(values_v2_json))
+        .route("/api/search/tags", get(names_v1_json))
+        .route("/api/search/tag/{*tag}", get(values_v1_json))
 }
 
 /// What both kinds of question take.
@@ -70,8 +69,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(uri: &Uri, doors: &Doors) -> Result<Self, Bad> {
-        let parameters = Parameters::of(uri)?;
+    fn of(parameters: &Parameters, doors: &Doors) -> Result<Self, Bad> {
         let scope = parameters.get("scope").filter(|scope| *scope != "none");
         if let Some(scope) = scope.filter(|scope| !SCOPES.contains(scope)) {
             return Err(format!("invalid scope {scope:?}: known are {}", SCOPES.join(", ")));
@@ -90,68 +88,85 @@ impl Asked {
     }
 }
 
-async fn names(doors: &Doors, uri: &Uri) -> Result<(Asked, TagNames), Response> {
-    let asked = Asked::of(uri, doors).map_err(|bad| text(StatusCode::BAD_REQUEST, bad))?;
+async fn names_v2_json(State(doors): State<Doors>, uri: Uri) -> Response {
+    as_json(async { names_v2(&doors, &Parameters::of(&uri)?).await }.await)
+}
+
+async fn names_v1_json(State(doors): State<Doors>, uri: Uri) -> Response {
+    as_json(async { names_v1(&doors, &Parameters::of(&uri)?).await }.await)
+}
+
+async fn values_v2_json(State(doors): State<Doors>, Path(rest): Path<String>, uri: Uri) -> Response {
+    as_json(async { values_v2(&doors, tag(&rest)?, &Parameters::of(&uri)?).await }.await)
+}
+
+async fn values_v1_json(State(doors): State<Doors>, Path(rest): Path<String>, uri: Uri) -> Response {
+    as_json(async { values_v1(&doors, tag(&rest)?, &Parameters::of(&uri)?).await }.await)
+}
+
+/// From the end of the path; it may hold slashes.
+fn tag(rest: &str) -> Result<&str, Refusal> {
+    let path = || format!("no such path: {rest}; the values of a tag are at /api/v2/search/tag/{{tag}}/values");
+    rest.strip_suffix("/values")
+        .ok_or_else(|| Refusal::with_status(tonic::Code::NotFound, StatusCode::NOT_FOUND, &path()))
+}
+
+pub(super) async fn names_v2(doors: &Doors, parameters: &Parameters) -> Answer<wire::SearchTagsV2Response> {
+    let (asked, names) = names(doors, parameters).await?;
+    let intrinsics = INTRINSICS.iter().take(asked.limit).map(|name| (*name).to_owned()).collect();
+    let of_scopes = [names.resource, names.span, names.event, names.link, names.instrumentation, intrinsics];
+    let is_wanted = |name: &str| asked.scope.as_deref().is_none_or(|scope| scope == name);
+    let scopes = SCOPES.into_iter().zip(of_scopes).filter(|(name, _)| is_wanted(name));
+    let scopes = scopes.map(|(name, tags)| wire::TagScope { name: name.to_owned(), tags: tags.into_iter().collect() });
+    let metrics = Some(wire::TagMetrics::default());
+    Ok((wire::SearchTagsV2Response { scopes: scopes.collect(), metrics }, names.coverage))
+}
+
+pub(super) async fn names_v1(doors: &Doors, parameters: &Parameters) -> Answer<wire::SearchTagsResponse> {
+    let (asked, names) = names(doors, parameters).await?;
+    let union = names.resource.union(&names.span).take(asked.limit).cloned();
+    Ok((wire::SearchTagsResponse { tag_names: union.collect(), metrics: None }, names.coverage))
+}
+
+async fn names(doors: &Doors, parameters: &Parameters) -> Result<(Asked, TagNames), Refusal> {
+    let asked = Asked::of(parameters, doors)?;
     let (range, limit) = (asked.range, asked.limit);
     let found = doors.ask(DOOR, move |query| query.tag_names(range, limit)).await;
-    found.map(|names| (asked, names)).map_err(|error| text(query_status(&error), error.to_string()))
+    found.map(|names| (asked, names)).map_err(|error| Refusal::of_query(&error))
 }
 
-async fn names_v2(State(doors): State<Doors>, uri: Uri) -> Response {
-    let (asked, names) = match names(&doors, &uri).await {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    let intrinsics = INTRINSICS.iter().take(asked.limit).map(|name| (*name).to_owned()).collect();
-    let of_scopes = [&names.resource, &names.span, &names.event, &names.link, &names.instrumentation, &intrinsics];
-    let is_wanted = |name: &str| asked.scope.as_deref().is_none_or(|scope| scope == name);
-    let scopes: Vec<Value> = SCOPES
-        .into_iter()
-        .zip(of_scopes)
-        .filter(|(name, _)| is_wanted(name))
-        .map(|(name, tags): (_, &BTreeSet<String>)| json!({ "name": name, "tags": tags }))
-        .collect();
-    answer(&json!({ "scopes": scopes, "metrics": {} }), &names.coverage)
+pub(super) async fn values_v2(
+    doors: &Doors,
+    tag: &str,
+    parameters: &Parameters,
+) -> Answer<wire::SearchTagValuesV2Response> {
+    let found = values(doors, tag, parameters, Tag::scoped).await?;
+    let tag_values = found.values.iter().map(typed).collect();
+    let metrics = Some(wire::TagMetrics::default());
+    Ok((wire::SearchTagValuesV2Response { tag_values, metrics }, found.coverage))
 }
 
-async fn names_v1(State(doors): State<Doors>, uri: Uri) -> Response {
-    match names(&doors, &uri).await {
-        Ok((asked, names)) => {
-            let union: Vec<&String> = names.resource.union(&names.span).take(asked.limit).collect();
-            answer(&json!({ "tagNames": union }), &names.coverage)
-        }
-        Err(refused) => refused,
-    }
+pub(super) async fn values_v1(
+    doors: &Doors,
+    tag: &str,
+    parameters: &Parameters,
+) -> Answer<wire::SearchTagValuesResponse> {
+    let found = values(doors, tag, parameters, Tag::unscoped).await?;
+    let values: BTreeSet<String> = found.values.iter().map(ToString::to_string).collect();
+    Ok((wire::SearchTagValuesResponse { tag_values: values.into_iter().collect(), metrics: None }, found.coverage))
 }
 
-async fn values_v2(State(doors): State<Doors>, Path(rest): Path<String>, uri: Uri) -> Response {
-    let found = match values(&doors, &rest, &uri, Tag::scoped).await {
-        Ok(found) => found,
-        Err(refused) => return refused,
-    };
-    let values: Vec<Value> = found.values.iter().map(typed).collect();
-    answer(&json!({ "tagValues": values, "metrics": {} }), &found.coverage)
-}
-
-async fn values_v1(State(doors): State<Doors>, Path(rest): Path<String>, uri: Uri) -> Response {
-    match values(&doors, &rest, &uri, Tag::unscoped).await {
-        Ok(found) => {
-            let values: BTreeSet<String> = found.values.iter().map(ToString::to_string).collect();
-            answer(&json!({ "tagValues": values }), &found.coverage)
-        }
-        Err(refused) => refused,
-    }
-}
-
-/// The values of the tag in the path. Some data sources encode it twice: what has no value is decoded once more.
-async fn values(doors: &Doors, rest: &str, uri: &Uri, tag_of: fn(&str) -> Tag) -> Result<TagValues, Response> {
-    let Some(tag) = rest.strip_suffix("/values") else {
-        return Err(text(StatusCode::NOT_FOUND, format!("no such path: {}", uri.path())));
-    };
+/// The values of a tag. Some data sources encode it twice: what has no value is decoded once more.
+async fn values(
+    doors: &Doors,
+    tag: &str,
+    parameters: &Parameters,
+    tag_of: fn(&str) -> Tag,
+) -> Result<TagValues, Refusal> {
     let mut found = TagValues::default();
     let twice = decoded(tag);
     for tag in std::iter::once(tag).chain(twice.as_deref()) {
-        let asked = Asked::of(uri, doors).map_err(|bad| text(StatusCode::BAD_REQUEST, bad))?;
+        let asked = Asked::of(parameters, doors)?;
         found = match tag_of(tag) {
             Tag::Listed(mut values) => {
                 values.truncate(asked.limit);
@@ -164,7 +179,7 @@ async fn values(doors: &Doors, rest: &str, uri: &Uri, tag_of: fn(&str) -> Tag) -
                 };
                 let question = TagValuesQuestion { fields, filter, range: asked.range, values_max: asked.limit };
                 let answer = doors.ask(DOOR, move |query| query.tag_values(&question)).await;
-                answer.map_err(|error| text(query_status(&error), error.to_string()))?
+                answer.map_err(|error| Refusal::of_query(&error))?
             }
         };
         if !found.values.is_empty() {
@@ -234,7 +249,7 @@ impl Tag {
 }
 
 /// A value with the type that decides how an editor writes it.
-fn typed(value: &FieldValue) -> Value {
+fn typed(value: &FieldValue) -> wire::TagValue {
     let name = match value {
         FieldValue::Int(_) => "int",
         FieldValue::Float(_) => "float",
@@ -243,7 +258,7 @@ fn typed(value: &FieldValue) -> Value {
         FieldValue::Status(_) | FieldValue::Kind(_) => "keyword",
         FieldValue::String(_) | FieldValue::Array(_) => "string",
     };
-    json!({ "type": name, "value": value.to_string() })
+    wire::TagValue { r#type: name.to_owned(), value: value.to_string() }
 }
 
 /// Percent-decoded; `None` when that changes nothing or is no text.
@@ -261,8 +276,4 @@ fn decoded(tag: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok().filter(|decoded| decoded != tag)
-}
-
-fn answer(body: &Value, coverage: &Coverage) -> Response {
-    with_coverage(Json(body).into_response(), coverage)
 }
