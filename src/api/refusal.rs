@@ -104,10 +104,9 @@ impl Refusal {
             BodyError::UnsupportedCoding { .. } => {
                 Self::new(Code::Unimplemented, StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
             }
-            BodyError::Inflate { .. }
-            | BodyError::NoMessage(_)
-            | BodyError::ShortMessage
-            | BodyError::BadTimeout => Self::invalid(error),
+            BodyError::Inflate { .. } | BodyError::NoMessage(_) | BodyError::ShortMessage | BodyError::BadTimeout => {
+                Self::invalid(error)
+            }
             BodyError::Incomplete => Self::new(Code::InvalidArgument, StatusCode::REQUEST_TIMEOUT, error),
             BodyError::Framing(_) => Self::new(Code::Internal, StatusCode::BAD_REQUEST, error),
             BodyError::Refused(error) => Self::of_export(error, jitter),

@@ -29,6 +29,7 @@ mod rank;
 mod remnants;
 mod search;
 mod seeds;
+mod streaming;
 mod support;
 mod tempo;
 mod tempo_search;

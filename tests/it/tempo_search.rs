@@ -19,12 +19,12 @@ fn attribute(key: &str, value: Any) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
     attribute(key, Any::StringValue(value.to_owned()))
 }
 
 /// Spans of a service, all with the scope `lib` 1.2.
-fn of_service(service: &str, spans: Vec<Span>) -> ResourceSpans {
+pub(crate) fn of_service(service: &str, spans: Vec<Span>) -> ResourceSpans {
     let attributes = vec![text("service.name", service), text("cluster/name", "eu 1")];
     let scope =
         InstrumentationScope { name: "lib".to_owned(), version: "1.2".to_owned(), ..InstrumentationScope::default() };
@@ -36,7 +36,7 @@ fn of_service(service: &str, spans: Vec<Span>) -> ResourceSpans {
 }
 
 /// Span `no` of a trace, 10 ms long, the child of span 1.
-fn span(trace: u8, no: u8, start: u64, name: &str, attributes: Vec<KeyValue>) -> Span {
+pub(crate) fn span(trace: u8, no: u8, start: u64, name: &str, attributes: Vec<KeyValue>) -> Span {
     Span {
         trace_id: [vec![0; 15], vec![trace]].concat(),
         span_id: vec![0, 0, 0, 0, 0, 0, trace, no],
@@ -51,7 +51,7 @@ fn span(trace: u8, no: u8, start: u64, name: &str, attributes: Vec<KeyValue>) ->
 }
 
 /// Three traces, the first one the oldest: a minute, 40 and 20 seconds ago. The second has no root; the first lasts 123 ms.
-fn filled() -> (TestServer, u64) {
+pub(crate) fn filled() -> (TestServer, u64) {
     let server = TestServer::new();
     let base = now().0 / SECOND * SECOND - 60 * SECOND;
     let int = |key: &str, value| attribute(key, Any::IntValue(value));
@@ -83,7 +83,7 @@ fn filled() -> (TestServer, u64) {
     (server, base)
 }
 
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat()
 }
 

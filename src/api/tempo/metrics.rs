@@ -56,12 +56,12 @@ async fn answer(
         Ok(answer) => answer,
         Err(error) => return text(query_status(&error), error.to_string()),
     };
-    let series = answer.series.iter().map(|found| series(found, &query)).collect();
-    axum::Json(whole(series, &answer)).into_response()
+    let series: Vec<Value> = answer.series.iter().map(|found| series(found, &query)).collect();
+    axum::Json(whole(&series, &answer)).into_response()
 }
 
 /// An answer with these series.
-pub(super) fn whole(series: Vec<Value>, MetricsAnswer { spans, coverage, .. }: &MetricsAnswer) -> Value {
+pub(super) fn whole(series: &[Value], MetricsAnswer { spans, coverage, .. }: &MetricsAnswer) -> Value {
     let status = if coverage.is_complete() { "COMPLETE" } else { "PARTIAL" };
     json!({
         "series": series,

@@ -1,5 +1,7 @@
 //! What Grafana's Tempo data source asks: a trace by its id (`/api/traces/{id}`, `/api/v2/traces/{id}`), search, numbers
 //! over time, and which tags there are with which values. Errors are plain text, which the data source shows as they are.
+//!
+//! The same questions over gRPC are in `stream`.
 
 mod logfmt;
 mod metrics;

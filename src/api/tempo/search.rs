@@ -149,8 +149,7 @@ impl<'a> Columns<'a> {
             attributes: self.attributes(&set.attributes),
         });
         let services = trace.services.iter().map(|(name, counts)| {
-            let counts =
-                wire::ServiceStats { span_count: narrow(counts.spans), error_count: narrow(counts.errors) };
+            let counts = wire::ServiceStats { span_count: narrow(counts.spans), error_count: narrow(counts.errors) };
             (name.clone(), counts)
         });
         wire::TraceSearchMetadata {
@@ -189,7 +188,9 @@ impl<'a> Columns<'a> {
 fn element(value: &FieldValue) -> Value {
     match value {
         FieldValue::Int(number) => json!(number),
-        FieldValue::Float(number) => wire::double::serialize(&number.0, serde_json::value::Serializer).unwrap_or_default(),
+        FieldValue::Float(number) => {
+            wire::double::serialize(&number.0, serde_json::value::Serializer).unwrap_or_default()
+        }
         FieldValue::Bool(value) => json!(value),
         other => json!(other.to_string()),
     }

@@ -2,12 +2,12 @@
 //!
 //! Search and tags answer with these, over HTTP and over gRPC.
 
-#![expect(unreachable_pub, reason = "generated from proto/tempo.proto")]
+#![expect(unreachable_pub, clippy::enum_variant_names, clippy::struct_field_names, reason = "generated")]
+#![expect(clippy::trivially_copy_pass_by_ref, reason = "serde and prost pass references")]
 
 include!(concat!(env!("OUT_DIR"), "/tempopb.rs"));
 
 /// Zero is what a reader takes a number for that is left out.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }

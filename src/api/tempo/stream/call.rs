@@ -28,6 +28,9 @@ const EARLY_MAX: usize = 2;
 /// Takes messages while the question is being answered.
 pub(super) type Early = mpsc::Sender<Bytes>;
 
+/// A question being answered.
+type Work = Pin<Box<dyn Future<Output = Result<Last, Refusal>> + Send>>;
+
 /// What comes at the end of an answer.
 #[derive(Debug)]
 pub(super) struct Last {
@@ -38,14 +41,14 @@ pub(super) struct Last {
 }
 
 /// Answers a call by `work`. When the client goes away, or its deadline passes, `work` is dropped, and with it its question.
-pub(super) async fn call<Asked, Work>(
+pub(super) async fn call<Asked, Answering>(
     doors: Doors,
     request: Request,
-    work: impl FnOnce(Doors, Asked, Early) -> Work + Send + 'static,
+    work: impl FnOnce(Doors, Asked, Early) -> Answering + Send + 'static,
 ) -> Response
 where
     Asked: Message + Default + Send + 'static,
-    Work: Future<Output = Result<Last, Refusal>> + Send + 'static,
+    Answering: Future<Output = Result<Last, Refusal>> + Send + 'static,
 {
     if !grpc::is_grpc(request.headers()) {
         return not_grpc().await;
@@ -65,7 +68,8 @@ where
             Some(within) => tokio::time::timeout(within, work).await.unwrap_or_else(|_| Err(Refusal::late())),
         }
     };
-    let answer = Answer { work: Some(Box::pin(work)), early: received, ready: VecDeque::new(), trailers: grpc::success() };
+    let answer =
+        Answer { work: Some(Box::pin(work)), early: received, ready: VecDeque::new(), trailers: grpc::success() };
     answer.respond().await.unwrap_or_else(|refusal| grpc::failure(&refusal))
 }
 
@@ -111,7 +115,7 @@ async fn ask<Asked: Message + Default>(doors: &Doors, request: Request) -> Resul
 /// An answer on its way.
 struct Answer {
     /// Until it has ended.
-    work: Option<Pin<Box<dyn Future<Output = Result<Last, Refusal>> + Send>>>,
+    work: Option<Work>,
     early: mpsc::Receiver<Bytes>,
     ready: VecDeque<Bytes>,
     trailers: HeaderMap,

@@ -91,7 +91,7 @@ async fn metrics_query_range(State(doors): State<Doors>, request: Request) -> Re
             let answer = query.metrics(&question)?;
             let one = |found| message(metrics::range_series(found, &question.query));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
-            let response = message(metrics::whole(Vec::new(), &answer))?;
+            let response = message(metrics::whole(&[], &answer))?;
             Ok(Last { messages: pieces::range(series, &response), coverage: answer.coverage })
         });
         answered.await.map_err(|error| Refusal::of_query(&error))
@@ -106,7 +106,7 @@ async fn metrics_query_instant(State(doors): State<Doors>, request: Request) -> 
             let answer = query.metrics(&question)?;
             let one = |found| message(metrics::instant_series(found, &question.query));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
-            let response = message(metrics::whole(Vec::new(), &answer))?;
+            let response = message(metrics::whole(&[], &answer))?;
             Ok(Last { messages: pieces::instant(series, response), coverage: answer.coverage })
         });
         answered.await.map_err(|error| Refusal::of_query(&error))
@@ -125,7 +125,8 @@ fn message<M: DeserializeOwned>(json: Value) -> Result<M, QueryError> {
 impl From<wire::SearchRequest> for Parameters {
     fn from(asked: wire::SearchRequest) -> Self {
         let [start, end] = seconds(asked.start, asked.end);
-        let millis = |number| Some(number).filter(|number| *number != 0).map_or_else(String::new, |ms: u32| format!("{ms}ms"));
+        let millis =
+            |number| Some(number).filter(|number| *number != 0).map_or_else(String::new, |ms: u32| format!("{ms}ms"));
         Self::given([
             ("q", asked.query),
             ("tags", logfmt::written(asked.tags.iter())),

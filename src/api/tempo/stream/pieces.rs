@@ -8,8 +8,8 @@ use crate::query::Coverage;
 
 use super::wire;
 
-/// Bytes of a message.
-const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024 - 1;
+/// Bytes of a message, with some to spare for what stands beside a list.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024 - 1024;
 /// Bytes of tag and length in front of a field.
 const FIELD_BYTES_MAX: usize = 6;
 
@@ -18,11 +18,7 @@ pub(super) fn search(answer: wire::SearchResponse, coverage: &mut Coverage) -> V
     search_within(answer, coverage, MESSAGE_BYTES_MAX).iter().map(framed).collect()
 }
 
-fn search_within(
-    answer: wire::SearchResponse,
-    coverage: &mut Coverage,
-    bytes_max: usize,
-) -> Vec<wire::SearchResponse> {
+fn search_within(answer: wire::SearchResponse, coverage: &mut Coverage, bytes_max: usize) -> Vec<wire::SearchResponse> {
     let wire::SearchResponse { mut traces, metrics } = answer;
     let room = room_beside(&wire::SearchResponse { traces: Vec::new(), metrics }, bytes_max);
     // Every one, not only the first.
@@ -145,4 +141,79 @@ fn groups<T: Message>(items: Vec<T>, bytes_max: usize) -> Vec<Vec<T>> {
     }
     groups.push(group);
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(id: u32, spans: usize) -> wire::TraceSearchMetadata {
+        let span = wire::Span { name: "n".repeat(94), ..wire::Span::default() };
+        let set = wire::SpanSet { spans: vec![span; spans], matched: 9, attributes: Vec::new() };
+        let trace_id = format!("{id:032x}");
+        wire::TraceSearchMetadata { trace_id, span_sets: vec![set], ..wire::TraceSearchMetadata::default() }
+    }
+
+    fn searched(traces: Vec<wire::TraceSearchMetadata>, bytes_max: usize) -> (Vec<Vec<usize>>, Coverage) {
+        let metrics = Some(wire::SearchMetrics { total_jobs: 3, ..wire::SearchMetrics::default() });
+        let mut coverage = Coverage::default();
+        let messages = search_within(wire::SearchResponse { traces, metrics }, &mut coverage, bytes_max);
+        assert!(messages.iter().all(|message| message.metrics == metrics && message.encoded_len() <= bytes_max));
+        let spans = |trace: &wire::TraceSearchMetadata| trace.span_sets.iter().map(|set| set.spans.len()).sum();
+        (messages.iter().map(|message| message.traces.iter().map(spans).collect()).collect(), coverage)
+    }
+
+    #[test]
+    fn traces_go_into_as_few_messages_as_take_them_and_nothing_into_one() {
+        assert_eq!(searched(Vec::new(), 1_000), (vec![vec![]], Coverage::default()));
+        let traces = || (1..=5).map(|id| trace(id, 2)).collect::<Vec<_>>();
+        assert_eq!(searched(traces(), 10_000).0, [[2; 5]]);
+        assert_eq!(searched(traces(), 600).0, [vec![2, 2], vec![2, 2], vec![2]]);
+        assert_eq!(searched(traces(), 300).0, [[2]; 5]);
+    }
+
+    #[test]
+    fn a_trace_that_is_larger_than_a_message_loses_its_last_spans_and_then_its_attributes() {
+        let (spans, coverage) = searched(vec![trace(1, 2), trace(2, 9)], 600);
+        assert_eq!(spans, [[2], [5]]);
+        assert!(coverage.reasons[0].starts_with("of 1 traces fewer spans"), "{coverage:?}");
+        let mut large = trace(1, 1);
+        large.span_sets[0].attributes = vec![wire::KeyValue { key: "k".repeat(700), value: None }];
+        large.service_stats.insert("s".repeat(700), wire::ServiceStats::default());
+        large.span_sets.push(large.span_sets[0].clone());
+        assert!(cut(&mut large, 600) && large.encoded_len() < 600);
+        assert_eq!(large.span_sets, [wire::SpanSet { matched: 9, ..wire::SpanSet::default() }]);
+    }
+
+    #[test]
+    fn an_instant_shows_the_series_that_fit_and_says_how_many_there_are() {
+        let series =
+            wire::InstantSeries { labels: vec![wire::KeyValue { key: "k".repeat(90), value: None }], value: 1.0 };
+        let answered = |message: &str, bytes_max| {
+            let rest = wire::QueryInstantResponse { message: message.to_owned(), ..Default::default() };
+            let answer = instant_within(vec![series.clone(); 9], rest, bytes_max);
+            assert!(answer.encoded_len() <= bytes_max);
+            (answer.series.len(), answer.status, answer.message)
+        };
+        assert_eq!(answered("", 10_000), (9, 0, String::new()));
+        let (shown, status, message) = answered("lost", 700);
+        assert_eq!((shown, status), (4, 1));
+        assert!(message.starts_with("4 of 9 series are shown") && message.ends_with("; lost"), "{message}");
+    }
+
+    #[test]
+    fn a_scope_with_many_names_comes_in_parts() {
+        let tags: Vec<String> = (0..130).map(|no| format!("{no:065000}")).collect();
+        let scope = |name: &str, tags| wire::TagScope { name: name.to_owned(), tags };
+        let scopes = vec![scope("span", tags.clone()), scope("event", Vec::new())];
+        let messages = tags_v2(wire::SearchTagsV2Response { scopes, metrics: Some(wire::TagMetrics::default()) });
+        assert!(messages.iter().all(|message| message.len() <= MESSAGE_BYTES_MAX));
+        let decoded = messages.iter().map(|framed| wire::SearchTagsV2Response::decode(&framed[5..]).unwrap());
+        let parts: Vec<wire::TagScope> = decoded.flat_map(|message| message.scopes).collect();
+        assert_eq!(parts.iter().flat_map(|part| part.tags.clone()).collect::<Vec<_>>(), tags);
+        assert_eq!(
+            parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(),
+            ["span"; 5].into_iter().chain(["event"]).collect::<Vec<_>>()
+        );
+    }
 }
