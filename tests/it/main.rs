@@ -11,6 +11,7 @@ mod connections;
 mod corpus;
 mod crash;
 mod crawl;
+mod deaths;
 mod doors;
 mod exact;
 mod faults;
