@@ -1,4 +1,4 @@
-//! Filters, fields and queries of TraceQL.
+//! Filters, fields, queries and metrics queries of TraceQL.
 
 use std::sync::OnceLock;
 
@@ -8,12 +8,12 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Tra
 use prost::Message as _;
 use spandrel::model::SpanBatch;
 use spandrel::otlp::DecodeOptions;
-use spandrel::query::traceql::{Field, Filter, Problem, SpanQuery, TraceSpans};
+use spandrel::query::traceql::{Field, Filter, MetricsQuery, Problem, SpanQuery, TraceSpans};
 
 /// Bytes of what a client is told.
 const ERROR_BYTES_MAX: usize = 1024;
 
-/// Any text, as a filter, as a query and as a field. What is written in normal form is read as the same, and says the same of every span.
+/// Any text, as a filter, a query, a field and a metrics query. What is written in normal form is read as the same, and says the same of every span.
 pub fn traceql(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match text.parse::<Filter>() {
@@ -31,6 +31,24 @@ pub fn traceql(bytes: &[u8]) {
             (0..spans().spans.len()).for_each(|row| assert_eq!(again.value(spans(), row), field.value(spans(), row)));
         }
         Err(error) => assert!(error.to_string().len() <= ERROR_BYTES_MAX, "{error}"),
+    }
+    match text.parse::<MetricsQuery>() {
+        Ok(query) => same_metrics_again(&query),
+        Err(error) => assert!(error.to_string().len() <= ERROR_BYTES_MAX, "{error}"),
+    }
+}
+
+fn same_metrics_again(query: &MetricsQuery) {
+    let written = query.to_string();
+    match written.parse::<MetricsQuery>() {
+        Ok(again) => {
+            assert_eq!(again, *query, "{written}");
+            assert_eq!(again.to_string(), written);
+        }
+        // The normal form has more brackets and longer names than what was read, and these are counted.
+        Err(error) if matches!(error.problem, Problem::TooLong { .. } | Problem::TooDeep) => {}
+        Err(error) if matches!(&error.problem, Problem::Word { fault, .. } if fault.contains("at most 64")) => {}
+        Err(error) => panic!("{written}: {error}"),
     }
 }
 

@@ -42,6 +42,7 @@ fn query_codes(error: &QueryError) -> (Code, StatusCode) {
         | QueryError::NoFilterWithPeel
         | QueryError::TooManyGroups { .. }
         | QueryError::TooManyPoints { .. }
+        | QueryError::TooMuchCounted { .. }
         | QueryError::TooManyTraces { .. }
         | QueryError::LongNote { .. } => (Code::InvalidArgument, StatusCode::BAD_REQUEST),
         QueryError::Store(_) | QueryError::Failed => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),

@@ -193,6 +193,7 @@ pub(super) fn style() -> Style {
     Style { color: config::color_is_welcome() && std::io::stdout().is_terminal(), ascii: false }
 }
 
-fn width() -> usize {
+/// Columns of the terminal.
+pub(super) fn width() -> usize {
     terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0))
 }

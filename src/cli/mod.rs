@@ -10,6 +10,7 @@ mod export;
 mod load;
 mod otlp_file;
 mod pins;
+mod query;
 pub mod render;
 pub mod serve;
 pub mod shop;
@@ -60,6 +61,8 @@ enum Command {
     Trace(ask::TraceArgs),
     /// The newest traces with spans for which a TraceQL filter is true
     Search(ask::SearchArgs),
+    /// Numbers over time of spans: rates, quantiles, comparisons, in TraceQL, drawn in the terminal
+    Query(query::QueryArgs),
     /// Which services are stored
     Services(ask::ServicesArgs),
     /// Keep a trace when what is around it leaves
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Graph(args) => done(ask::graph(args)),
         Command::Trace(args) => done(ask::trace(args)),
         Command::Search(args) => done(ask::search(args)),
+        Command::Query(args) => done(query::run(args)),
         Command::Services(args) => done(ask::services(args)),
         Command::Pin(args) => done(pins::pin(args)),
         Command::Unpin(args) => done(pins::unpin(args)),

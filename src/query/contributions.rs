@@ -10,7 +10,6 @@ use crate::model::{Conventions, Family, SeriesKey, SpanStatus, TimeRange, UnixNa
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
 use super::selection::{Grouping, Groups, Selection, Taken, Target};
-use super::traceql::FieldValue;
 use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of};
 
@@ -35,8 +34,6 @@ pub(super) trait Sink {
 pub(super) struct Contributions {
     pub(super) places: Places,
     pub(super) groups: Groups,
-    /// Of the groups of a scan, but for the first, which has none.
-    pub(super) values: Vec<FieldValue>,
     pub(super) service_is_known: bool,
     pub(super) coverage: Coverage,
 }
@@ -109,7 +106,7 @@ impl Contributions {
         for reason in overflowed {
             coverage.missing(reason.to_owned());
         }
-        Ok(Self { places, groups, values: Vec::new(), service_is_known, coverage })
+        Ok(Self { places, groups, service_is_known, coverage })
     }
 }
 

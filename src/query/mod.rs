@@ -153,6 +153,16 @@ pub enum QueryError {
         /// How many there may be.
         traces_max: usize,
     },
+    /// More things are counted at once than may be.
+    #[error(
+        "there are more than {bound} {what}; look at fewer spans or a shorter range, group by less, or take a longer step"
+    )]
+    TooMuchCounted {
+        /// Of what, in words.
+        what: &'static str,
+        /// How much there may be.
+        bound: usize,
+    },
     /// All peel dimensions at once, and a filter.
     #[error(
         "by=peel is not supported together with where=; name one dimension, such as by=resource.cloud.availability_zone"

@@ -17,7 +17,7 @@ use super::walk::{Opened, Places};
 use super::{Query, QueryError, coverage_of};
 
 /// A question that reads spans ends after this.
-const WITHIN: Duration = Duration::from_secs(30);
+pub(super) const WITHIN: Duration = Duration::from_secs(30);
 /// Groups of one question, some hundred bytes each.
 const GROUPS_MAX: usize = 50_000;
 
@@ -75,7 +75,6 @@ impl Contributions {
         if let Some(key) = key.filter(|_| grouped) {
             // The first one is for spans without a value.
             let values = groups.values().iter().map(|value| Some(value.to_string()));
-            found.values = groups.values().to_vec();
             found.groups.labels = std::iter::once(None).chain(values).map(|value| (key.to_owned(), value)).collect();
         }
         Ok(found)
@@ -89,7 +88,7 @@ fn give(sink: &mut dyn Sink, block: u32, span: &FoundSpan, grouped: bool) {
 }
 
 /// Every partition that may hold such spans.
-fn open_all(
+pub(super) fn open_all(
     query: &Query,
     snapshot: &Snapshot,
     scan: &RowScan,

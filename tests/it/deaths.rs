@@ -1,7 +1,7 @@
 //! Queries that would like to be a server's last: each ends with an answer that says what became of it, whoever asks as many
 //! of them at once, and spans are taken meanwhile.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -57,6 +57,8 @@ fn deaths() -> Vec<(String, End)> {
         (metrics("{} | rate()", "&step=1ms"), End::Refused("points")),
         (metrics("{} | histogram_over_time(duration)", "&start=1&end=1999999999"), End::Answered),
         (metrics("{ .id =~ \".*9.*9.*9.*\" || event.id != nil || link.id != nil } | rate()", ""), End::Answered),
+        (metrics("{} | compare({ duration > 20ms })", ""), End::Answered),
+        (metrics("{} | sum_over_time(.n) by(.id, name, kind) | topk(5)", ""), End::Refused("")),
         ("/api/v2/search/tag/span.id/values?limit=1000000".to_owned(), End::Answered),
         ("/api/v2/search/tags?limit=1000000".to_owned(), End::Answered),
         ("/jaeger/api/traces?service=deaths&limit=1500&lookback=720h".to_owned(), End::Answered),
@@ -88,11 +90,11 @@ fn spans(first: u64) -> ExportTraceServiceRequest {
 fn every_query_of_death_ends_in_time_and_spans_are_taken_meanwhile() {
     let server = TestServer::new();
     (0..VALUES / SPANS_PER_REQUEST).for_each(|no| server.deliver(&spans(no * SPANS_PER_REQUEST)));
-    let (deaths, next, sent, is_over) = (deaths(), AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (deaths, next, mut sent) = (deaths(), AtomicUsize::new(0), 0);
     let address = server.addresses.http;
     std::thread::scope(|scope| {
         let asker = || {
-            while let Some((path, end)) = deaths.get(usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap()) {
+            while let Some((path, end)) = deaths.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let began = std::time::Instant::now();
                 let answer = get(&format!("http://{address}{path}"), &[]);
                 let said = answer.text();
@@ -105,18 +107,13 @@ fn every_query_of_death_ends_in_time_and_spans_are_taken_meanwhile() {
             }
         };
         let askers: Vec<_> = (0..4).map(|_| scope.spawn(asker)).collect();
-        let sender = scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
-                let first = VALUES + sent.fetch_add(SPANS_PER_REQUEST, Ordering::Relaxed);
-                server.deliver(&spans(first));
-            }
-        });
-        let ended: Vec<_> = askers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        is_over.store(true, Ordering::Relaxed);
-        sender.join().expect("every span is taken");
-        ended.into_iter().for_each(|ended| ended.expect("every query ends as it should"));
+        while !askers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            server.deliver(&spans(VALUES + sent));
+            sent += SPANS_PER_REQUEST;
+        }
+        askers.into_iter().for_each(|asker| asker.join().expect("every query ends as it should"));
     });
-    let all = VALUES + sent.into_inner();
+    let all = VALUES + sent;
     let path = format!(
         "/api/metrics/query?since=1h&q={}",
         encoded("{ resource.service.name = \"deaths\" } | count_over_time()")

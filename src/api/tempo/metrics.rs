@@ -14,7 +14,7 @@ use super::{DOOR, Doors, text};
 use crate::api::refusal::query_status;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 use crate::query::traceql::{FieldValue, MetricsQuery};
-use crate::query::{MetricsAnswer, MetricsQuestion, MetricsSeries};
+use crate::query::{MetricsAnswer, MetricsExemplar, MetricsQuestion, MetricsSeries};
 
 /// Exemplars of an answer unless something else is asked for, and at most.
 const EXEMPLARS_MAX: usize = 100;
@@ -46,17 +46,12 @@ async fn instant(State(doors): State<Doors>, uri: Uri) -> Response {
     }
 }
 
-async fn answer(
-    doors: &Doors,
-    question: MetricsQuestion,
-    series: impl Fn(&MetricsSeries, &MetricsQuery) -> Value,
-) -> Response {
-    let query = question.query.clone();
+async fn answer(doors: &Doors, question: MetricsQuestion, series: fn(&MetricsSeries) -> Value) -> Response {
     let answer = match doors.ask(DOOR, move |query| query.metrics(&question)).await {
         Ok(answer) => answer,
         Err(error) => return text(query_status(&error), error.to_string()),
     };
-    let series: Vec<Value> = answer.series.iter().map(|found| series(found, &query)).collect();
+    let series: Vec<Value> = answer.series.iter().map(series).collect();
     axum::Json(whole(&series, &answer)).into_response()
 }
 
@@ -110,51 +105,50 @@ fn default_step(range: TimeRange) -> DurationNanos {
     DurationNanos((about / unit * unit).max(SHORT_STEP))
 }
 
-pub(super) fn instant_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
+pub(super) fn instant_series(series: &MetricsSeries) -> Value {
     let value = series.points.first().map_or(0.0, |(_, value)| *value);
-    json!({ "labels": labels(series, query), "value": value })
+    json!({ "labels": labels(&series.labels), "value": double(value) })
 }
 
-pub(super) fn range_series(series: &MetricsSeries, query: &MetricsQuery) -> Value {
-    let samples = series.points.iter().map(|(at, value)| json!({ "timestampMs": millis(*at), "value": value }));
-    let exemplars = series.exemplars.iter().map(|exemplar| {
-        let labels = [
-            label("trace:id", &Value::from(exemplar.ids.trace_id.to_string())),
-            label("span:id", &Value::from(exemplar.ids.span_id.to_string())),
-        ];
-        json!({ "labels": labels, "value": exemplar.value, "timestampMs": millis(exemplar.at) })
-    });
+pub(super) fn range_series(series: &MetricsSeries) -> Value {
+    let samples =
+        series.points.iter().map(|(at, value)| json!({ "timestampMs": millis(*at), "value": double(*value) }));
     json!({
-        "labels": labels(series, query),
+        "labels": labels(&series.labels),
         "samples": samples.collect::<Vec<_>>(),
-        "exemplars": exemplars.collect::<Vec<_>>(),
+        "exemplars": series.exemplars.iter().map(exemplar).collect::<Vec<_>>(),
     })
+}
+
+fn exemplar(exemplar: &MetricsExemplar) -> Value {
+    let ids = [
+        label("trace:id", &Value::from(exemplar.ids.trace_id.to_string())),
+        label("span:id", &Value::from(exemplar.ids.span_id.to_string())),
+    ];
+    let labels: Vec<Value> = ids.into_iter().chain(labels(&exemplar.fields)).collect();
+    json!({ "labels": labels, "value": double(exemplar.value), "timestampMs": millis(exemplar.at) })
 }
 
 fn millis(at: UnixNanos) -> String {
     (at.0 / 1_000_000).to_string()
 }
 
-/// What tells a series from the others of its answer.
-fn labels(series: &MetricsSeries, query: &MetricsQuery) -> Vec<Value> {
-    let mut labels = Vec::new();
-    if let Some((_, written)) = &query.by {
-        labels.push(match &series.group {
-            Some(value) => json!({ "key": written, "value": any_value(value) }),
-            None => label(written, &Value::from("nil")),
-        });
+fn labels(labels: &[(String, FieldValue)]) -> Vec<Value> {
+    labels.iter().map(|(key, value)| json!({ "key": key, "value": any_value(value) })).collect()
+}
+
+/// JSON of protobuf: what no JSON number is goes as text.
+fn double(value: f64) -> Value {
+    if value.is_finite() {
+        return Value::from(value);
     }
-    if let Some(quantile) = series.quantile {
-        labels.push(json!({ "key": "p", "value": { "doubleValue": quantile.get() } }));
-    }
-    if let Some(power) = series.power {
-        let seconds = 2_f64.powi(i32::try_from(power).unwrap_or(i32::MAX)) / 1e9;
-        labels.push(json!({ "key": "__bucket", "value": { "doubleValue": seconds } }));
-    }
-    if labels.is_empty() {
-        labels.push(label("__name__", &Value::from(query.function.as_str())));
-    }
-    labels
+    Value::from(if value.is_nan() {
+        "NaN"
+    } else if 0.0 < value {
+        "Infinity"
+    } else {
+        "-Infinity"
+    })
 }
 
 fn label(key: &str, text: &Value) -> Value {
@@ -165,7 +159,7 @@ fn label(key: &str, text: &Value) -> Value {
 fn any_value(value: &FieldValue) -> Value {
     match value {
         FieldValue::Int(number) => json!({ "intValue": number.to_string() }),
-        FieldValue::Float(number) => json!({ "doubleValue": number.0 }),
+        FieldValue::Float(number) => json!({ "doubleValue": double(number.0) }),
         FieldValue::Bool(value) => json!({ "boolValue": value }),
         other => json!({ "stringValue": other.to_string() }),
     }

@@ -4,6 +4,7 @@
 //! to move the cursor, recolour the screen or reverse the text.
 
 mod chart;
+mod plot;
 mod table;
 mod text;
 mod tree;
@@ -14,6 +15,7 @@ mod waterfall;
 #[expect(clippy::needless_raw_string_hashes, reason = "expect-test writes them when it updates")]
 mod tests;
 
+pub use plot::{Unit, metrics_list, metrics_plot};
 pub use table::{graph_table, percentile_table, pins_table, search_table, services_table};
 pub use text::escape;
 pub use waterfall::{WATERFALL_ROWS_MAX, waterfall};

@@ -58,6 +58,23 @@ pub fn bytes(bytes: u64) -> String {
     format!("{scaled:.decimals$} {unit}")
 }
 
+/// Three significant digits: `0.0123`, `4.50`, `812`, `1.24k`, `47.2M`; beyond that with an exponent.
+pub fn number(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".to_owned();
+    }
+    if !size.is_finite() || !(0.000_999_5..999.5e9).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let units = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
+    let (unit, name) = units.into_iter().find(|(unit, _)| 0.9995 * unit <= size).unwrap_or((1.0, ""));
+    let scaled = value / unit;
+    let limits = [(0.009_995, 5), (0.099_95, 4), (0.999_5, 3), (9.995, 2), (99.95, 1)];
+    let decimals = limits.into_iter().find(|(limit, _)| scaled.abs() < *limit).map_or(0, |(_, decimals)| decimals);
+    format!("{scaled:.decimals$}{name}")
+}
+
 /// All digits, in groups of three: `48,211`.
 pub fn count(count: u64) -> String {
     let digits = count.to_string();
@@ -179,6 +196,30 @@ mod tests {
         for (number, shown) in [(0, "0"), (999, "999"), (1_000, "1,000"), (48_211, "48,211"), (1_234_567, "1,234,567")]
         {
             assert_eq!(count(number), shown);
+        }
+    }
+
+    #[test]
+    fn numbers_have_three_digits_and_never_1000() {
+        for (value, shown) in [
+            (0.0, "0"),
+            (0.001, "0.00100"),
+            (0.012_34, "0.0123"),
+            (0.9994, "0.999"),
+            (0.9996, "1.00"),
+            (1.0, "1.00"),
+            (-4.5, "-4.50"),
+            (99.96, "100"),
+            (999.4, "999"),
+            (999.6, "1.00k"),
+            (1_240.0, "1.24k"),
+            (47.24e6, "47.2M"),
+            (812e9, "812G"),
+            (1e12, "1.00e12"),
+            (1e-5, "1.00e-5"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(number(value), shown, "{value}");
         }
     }
 

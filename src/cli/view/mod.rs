@@ -4,11 +4,13 @@
 //! Reading is lenient (unknown fields pass, missing ones are empty), as an older client may meet a newer server.
 //! Nothing here is escaped for a terminal; `render` does that.
 
+mod metrics;
 mod trace;
 
 #[cfg(test)]
 mod tests;
 
+pub use metrics::{LabelView, MetricsExemplarView, MetricsSeriesView, MetricsView, SampleView};
 pub use trace::{RankView, ResourceView, SpanView, TraceView};
 
 use std::collections::BTreeMap;

@@ -147,13 +147,13 @@ fn by_span(expression: &Expression, group: &GroupFields<'_>, mut within: Vec<boo
     Ok(within)
 }
 
-/// The attributes that a filter and a group need of a block.
+/// The attributes that a filter and other fields asked for need of a block.
 pub(super) fn fields_of<'b>(
     scan: &'b BlockScan<'b>,
     filter: Option<&'b Expression>,
-    by: Option<&'b Field>,
+    asked: impl IntoIterator<Item = &'b Field>,
 ) -> Result<BlockFields<'b>, BlockError> {
-    let mut fields: Vec<&Field> = by.into_iter().collect();
+    let mut fields: Vec<&Field> = asked.into_iter().collect();
     if let Some(filter) = filter {
         filter.fields(&mut |field| fields.push(field));
     }

@@ -6,6 +6,7 @@
 //!                                                          --compile---> of row groups of a block (columns)
 //! RowScan (scan): service, window, filter and group together, over blocks and heads; what can be passed by unread (bounds)
 //! SpanScan (spans): window and filter, and the traces of what they let through
+//! MeasureScan (measure): window and filter, and a number and several groups of each span; CompareScan (compare): all attributes
 //! ```
 //! Metrics of those spans, `{ .. } | rate() by(name)`, are read by `metrics`.
 //!
@@ -15,9 +16,11 @@
 mod ast;
 mod bounds;
 mod columns;
+mod compare;
 mod compile;
 mod error;
 mod evaluate;
+mod measure;
 mod metrics;
 mod parse;
 mod row;
@@ -38,9 +41,16 @@ use crate::model::SpanBatch;
 
 use self::ast::Expression;
 pub use self::ast::{AttributeScope, Field, Intrinsic};
+pub use self::compare::{AttributeBounds, AttributeTable, CompareScan, ComparedSpan, EachCompared};
 pub use self::error::{Place, Problem, TraceQlError};
-pub use self::metrics::{MetricsFunction, MetricsQuery};
-pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, RowScan, ServiceChoice};
+pub use self::measure::{
+    EachMeasured, EachMeasuredInHeads, GroupTable, MeasureScan, MeasuredSpan, Number, fields_of_rows,
+};
+pub use self::metrics::{
+    BY_FIELDS_MAX, MetricsComparison, MetricsExpression, MetricsFunction, MetricsOperator, MetricsQuery, MetricsStage,
+    SpanMetrics, TOP_MAX,
+};
+pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, InHeads, RowScan, ServiceChoice};
 pub use self::spans::{EachValue, SpanScan};
 pub use self::spanset::{FILTERS_MAX, Need, RowSet, SpanQuery, TraceSpans};
 pub use self::traces::{EachTrace, TraceScan};
@@ -134,6 +144,14 @@ impl Field {
                 let name = intrinsic.as_str();
                 name.strip_prefix("span:").unwrap_or(name)
             }
+        }
+    }
+
+    /// Its name with its scope, as labels of metrics are called: `name`, `span.http.route`.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Attribute { .. } => self.to_string(),
+            Self::Intrinsic(_) => self.bare_name().to_owned(),
         }
     }
 

@@ -109,6 +109,17 @@ impl<'a> Parser<'a> {
         self.text.get(token.start..token.end).unwrap_or_default()
     }
 
+    /// The word `n` words behind the next one.
+    pub(super) fn ahead(&self, n: usize) -> &Token {
+        self.tokens.get(self.at + n).or(self.tokens.last()).unwrap_or(self.token())
+    }
+
+    /// The text from `start` to the end of the last word that was passed by.
+    pub(super) fn since(&self, start: usize) -> &'a str {
+        let last = self.at.checked_sub(1).and_then(|at| self.tokens.get(at));
+        self.text.get(start..last.map_or(start, |last| last.end)).unwrap_or_default()
+    }
+
     pub(super) fn peek_is(&self, sign: &str) -> bool {
         matches!(self.kind(), TokenKind::Sign(found) if *found == sign)
     }

@@ -223,11 +223,12 @@ impl RowScan {
                 );
             }
         }
-        let firsts = first_places(heads, &found);
+        let places: Vec<InHeads> =
+            found.iter().map(|(head_no, batch_no, span)| (*head_no, *batch_no, span.row)).collect();
+        let firsts = first_places(heads, &places);
         for (head_no, batch_no, mut span) in found {
             let Some(batch) = heads.get(head_no).and_then(|head| head.batches.get(batch_no)) else { continue };
-            let Some(key) = batch.spans.get(span.row as usize).map(crate::model::Span::key) else { continue };
-            if firsts.get(&key) != Some(&(head_no, batch_no, span.row)) {
+            if !is_first(&firsts, batch, (head_no, batch_no, span.row)) {
                 continue;
             }
             let value = self.by.as_ref().and_then(|by| by.value(batch, span.row as usize));
@@ -261,12 +262,19 @@ impl RowScan {
     }
 }
 
+/// Where a span of the heads is: head, batch and row.
+pub type InHeads = (usize, usize, u32);
+
+/// Whether a span is the first one with its key.
+pub(super) fn is_first(firsts: &HashMap<SpanKey, InHeads>, batch: &SpanBatch, place: InHeads) -> bool {
+    batch.spans.get(place.2 as usize).is_some_and(|span| firsts.get(&span.key()) == Some(&place))
+}
+
 /// Where the key of each found span comes first.
-fn first_places(heads: &[HeadPart], found: &[(usize, usize, FoundSpan)]) -> HashMap<SpanKey, (usize, usize, u32)> {
+pub(super) fn first_places(heads: &[HeadPart], found: &[InHeads]) -> HashMap<SpanKey, InHeads> {
     let batch = |head: usize, batch: usize| heads.get(head).and_then(|head| head.batches.get(batch));
-    let key =
-        |(head, at, span): &(usize, usize, FoundSpan)| Some(batch(*head, *at)?.spans.get(span.row as usize)?.key());
-    let mut firsts: HashMap<SpanKey, (usize, usize, u32)> =
+    let key = |(head, at, row): &InHeads| Some(batch(*head, *at)?.spans.get(*row as usize)?.key());
+    let mut firsts: HashMap<SpanKey, InHeads> =
         found.iter().filter_map(key).map(|key| (key, (usize::MAX, 0, 0))).collect();
     if firsts.is_empty() {
         return firsts;

@@ -89,7 +89,7 @@ async fn metrics_query_range(State(doors): State<Doors>, request: Request) -> Re
         let question = metrics::range_question(&asked.into(), doors.query.now())?;
         let answered = doors.ask(DOOR, move |query| {
             let answer = query.metrics(&question)?;
-            let one = |found| message(metrics::range_series(found, &question.query));
+            let one = |found| message(metrics::range_series(found));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
             let response = message(metrics::whole(&[], &answer))?;
             Ok(Last { messages: pieces::range(series, &response), coverage: answer.coverage })
@@ -104,7 +104,7 @@ async fn metrics_query_instant(State(doors): State<Doors>, request: Request) -> 
         let question = metrics::instant_question(&asked.into(), doors.query.now())?;
         let answered = doors.ask(DOOR, move |query| {
             let answer = query.metrics(&question)?;
-            let one = |found| message(metrics::instant_series(found, &question.query));
+            let one = |found| message(metrics::instant_series(found));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
             let response = message(metrics::whole(&[], &answer))?;
             Ok(Last { messages: pieces::instant(series, response), coverage: answer.coverage })

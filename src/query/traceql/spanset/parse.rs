@@ -13,7 +13,7 @@
 
 use super::super::ast::{Arithmetic, Comparison, Expression, Literal};
 use super::super::error::{Place, Problem, TraceQlError, shown};
-use super::super::metrics::hints;
+use super::super::metrics::parse::hints;
 use super::super::parse::Parser;
 use super::super::token::TokenKind;
 use super::super::types::is_number;
