@@ -60,7 +60,8 @@ pub use operations::{CallsAnswer, Operation, OperationsAnswer, ServiceCalls};
 pub use percentile::{By, Counted, PercentileAnswer, PercentileQuestion, QuantileRow, STEPS_MAX};
 pub use rank::{RankAnswer, SpanRank};
 pub use search::{
-    ROOT_NOT_RECEIVED, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, ServiceSpans, SpanSet, TraceConditions,
+    ROOT_NOT_RECEIVED, SearchAnswer, SearchProgress, SearchQuestion, SearchReport, SearchSpan, SearchTrace,
+    ServiceSpans, SpanSet, TraceConditions,
 };
 pub use selection::{GroupLabel, Grouping, SpansWanted};
 pub use services::ServiceRow;

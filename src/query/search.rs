@@ -70,6 +70,8 @@ pub struct SearchAnswer {
     pub inspected_spans: u64,
     /// Blocks that were looked at.
     pub inspected_blocks: u64,
+    /// Places that were looked at: the spans in memory, and each partition.
+    pub jobs: u64,
     /// What is missing.
     pub coverage: Coverage,
 }
@@ -128,6 +130,24 @@ pub struct ServiceSpans {
     pub errors: u64,
 }
 
+/// How far a search has come.
+#[derive(Clone, Debug)]
+pub struct SearchProgress<'a> {
+    /// Traces of the answer, the newest first, from its first one on: in what is left to look at, nothing starts after them.
+    pub settled: Vec<&'a SearchTrace>,
+    /// Spans that were looked at.
+    pub inspected_spans: u64,
+    /// Blocks that were looked at.
+    pub inspected_blocks: u64,
+    /// Places that were looked at; see `SearchAnswer::jobs`.
+    pub jobs_done: u64,
+    /// Places there are.
+    pub jobs: u64,
+}
+
+/// Is told how far a search has come.
+pub type SearchReport<'a> = &'a mut dyn FnMut(&SearchProgress<'_>);
+
 impl Query {
     /// The newest traces in which the query finds something. Cost: the columns that its filters need of every block that can hold spans
     /// newer than the oldest trace found so far, and one `trace` look-up for each trace that has what the query needs, until
@@ -136,18 +156,32 @@ impl Query {
     /// # Errors
     /// `Starting`, `Abandoned`; `TooLong` after 30 s, `TooManyTraces` when 2,000,000 have a part of what is needed.
     pub fn search(&self, question: &SearchQuestion) -> Result<SearchAnswer, QueryError> {
+        self.search_with(question, &mut |_| {})
+    }
+
+    /// The same, and tells in front of each partition how far it is. When partitions were replaced while they were read, it
+    /// begins anew; what was settled before stays true, and of the time before.
+    ///
+    /// # Errors
+    /// As `search`.
+    pub fn search_with(&self, question: &SearchQuestion, report: SearchReport<'_>) -> Result<SearchAnswer, QueryError> {
         let began = clock::instant();
-        let mut answer = self.search_once(question, began)?;
+        let mut answer = self.search_once(question, began, report)?;
         for _ in 1..ATTEMPTS {
             if !answer.coverage.is_outdated() {
                 break;
             }
-            answer = self.search_once(question, began)?;
+            answer = self.search_once(question, began, report)?;
         }
         Ok(answer)
     }
 
-    fn search_once(&self, question: &SearchQuestion, began: std::time::Instant) -> Result<SearchAnswer, QueryError> {
+    fn search_once(
+        &self,
+        question: &SearchQuestion,
+        began: std::time::Instant,
+        report: SearchReport<'_>,
+    ) -> Result<SearchAnswer, QueryError> {
         let snapshot = self.store()?.snapshot();
         let mut search = Search {
             query: self,
@@ -156,6 +190,7 @@ impl Query {
             need: question.query.need(),
             shown: question.query.shown(),
             began,
+            report,
             parts: HashMap::new(),
             found: BTreeMap::new(),
             looked_at: HashSet::new(),
@@ -183,6 +218,7 @@ struct Search<'a> {
     need: Need,
     shown: Vec<&'a Field>,
     began: std::time::Instant,
+    report: SearchReport<'a>,
     /// Which filters are met by traces that lack others yet.
     parts: HashMap<TraceId, u64>,
     /// At most as many as are wanted.
@@ -215,6 +251,7 @@ impl Search<'_> {
             self.in_time()?;
             self.scan().scan_batch(batch, &mut |trace, met, start| note(&mut candidates, trace, met, start));
         }
+        self.answer.jobs += 1;
         self.answer.inspected_spans += snapshot.heads.iter().map(|head| head.spans).sum::<u64>();
         self.read(candidates)
     }
@@ -225,7 +262,9 @@ impl Search<'_> {
         let newest = |partition: &Partition| partition.manifest().map_or(UnixNanos(u64::MAX), |sealed| sealed.max_time);
         let mut partitions: Vec<_> = snapshot.partitions.iter().collect();
         partitions.sort_by_key(|(partition, _)| Reverse(newest(partition)));
-        for (partition, visible) in partitions {
+        self.answer.jobs += partitions.len() as u64;
+        for (jobs_done, (partition, visible)) in (1..).zip(partitions) {
+            self.tell(jobs_done, newest(partition));
             if !self.may_be_in(partition) {
                 continue;
             }
@@ -238,6 +277,20 @@ impl Search<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is left starts no later than `newest`.
+    fn tell(&mut self, jobs_done: u64, newest: UnixNanos) {
+        // What had to be left out because it was replaced is found the next time, and may belong to any trace.
+        let is_outdated = self.answer.coverage.is_outdated();
+        let settled = self.found.iter().rev().take_while(|((start, _), _)| newest < *start && !is_outdated);
+        (self.report)(&SearchProgress {
+            settled: settled.map(|(_, trace)| trace).collect(),
+            inspected_spans: self.answer.inspected_spans,
+            inspected_blocks: self.answer.inspected_blocks,
+            jobs_done,
+            jobs: self.answer.jobs,
+        });
     }
 
     fn may_be_in(&mut self, partition: &Partition) -> bool {

@@ -30,6 +30,10 @@ SEARCHES = [
     "{ .whole != nil && .fraction != nil && .flag != nil && .text != nil && .list != nil }",
     "{ .mixed != nil }",
     "{ duration > 1ms && nestedSetParent < 0 }",
+    "({ true } &>> { kind = client }) || ({ true }) | select(nestedSetParent, nestedSetLeft, nestedSetRight)",
+    "{} | select(span.whole, span.fraction, span.flag, span.list, span.mixed, status, kind)",
+    "{} | by(resource.service.name) | count() > 0",
+    "{} | by(span.whole) | avg(duration) > 1ns",
     '{ event.exception.type = "Declined" }',
     '{ name = "no such name" }',
 ]

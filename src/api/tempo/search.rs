@@ -75,14 +75,14 @@ pub(super) fn refused(error: &TraceQlError) -> Bad {
 
 impl wire::SearchResponse {
     pub(super) fn of(answer: &SearchAnswer) -> Self {
-        let columns = Columns::of(&answer.traces);
+        let jobs = narrow(answer.jobs);
         Self {
-            traces: answer.traces.iter().map(|trace| columns.trace(trace)).collect(),
+            traces: traces(&answer.traces.iter().collect::<Vec<_>>()),
             metrics: Some(wire::SearchMetrics {
                 inspected_traces: narrow(answer.traces.len() as u64),
                 total_blocks: narrow(answer.inspected_blocks),
-                completed_jobs: 1,
-                total_jobs: 1,
+                completed_jobs: jobs,
+                total_jobs: jobs,
                 inspected_spans: answer.inspected_spans,
                 ..wire::SearchMetrics::default()
             }),
@@ -90,7 +90,22 @@ impl wire::SearchResponse {
     }
 }
 
-fn narrow(number: u64) -> u32 {
+/// Traces of one answer: an attribute has one type in all of them.
+pub(super) fn traces(traces: &[&SearchTrace]) -> Vec<wire::TraceSearchMetadata> {
+    let columns = Columns::of(traces);
+    traces.iter().map(|trace| columns.trace(trace)).collect()
+}
+
+/// Whether a trace is told in the same way whatever other traces there are in the answer: its attributes are texts.
+pub(super) fn is_told_alike(trace: &SearchTrace) -> bool {
+    attributes(trace).all(|(_, value)| Column::of(value) == Column::Text)
+}
+
+fn attributes(trace: &SearchTrace) -> impl Iterator<Item = &(String, FieldValue)> {
+    trace.sets.iter().flat_map(|set| set.attributes.iter().chain(set.spans.iter().flat_map(|span| &span.attributes)))
+}
+
+pub(super) fn narrow(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
@@ -120,12 +135,9 @@ impl Column {
 struct Columns<'a>(HashMap<&'a str, Column>);
 
 impl<'a> Columns<'a> {
-    fn of(traces: &'a [SearchTrace]) -> Self {
+    fn of(traces: &[&'a SearchTrace]) -> Self {
         let mut columns: HashMap<&str, Column> = HashMap::new();
-        let sets = traces.iter().flat_map(|trace| &trace.sets);
-        let attributes =
-            sets.flat_map(|set| set.attributes.iter().chain(set.spans.iter().flat_map(|span| &span.attributes)));
-        for (key, value) in attributes {
+        for (key, value) in traces.iter().copied().flat_map(attributes) {
             let column = Column::of(value);
             let known = columns.entry(key).or_insert(column);
             if *known != column {

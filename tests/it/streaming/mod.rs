@@ -2,6 +2,7 @@
 //! Names cite the contract's checks and traps.
 
 mod messages;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -123,7 +124,7 @@ fn stream_02_a_search_finds_what_http_finds_with_metrics_also_when_it_finds_noth
         let found: SearchResponse = only(call(&server, "Search", asked.clone()));
         assert_eq!(found.json(), server.json(&format!("/api/search?{query}")), "{asked:?}");
         let metrics = found.metrics.expect("metrics");
-        assert_eq!((metrics.completed_jobs, metrics.total_jobs), (1, 1));
+        assert!(0 < metrics.total_jobs && metrics.completed_jobs == metrics.total_jobs, "{metrics:?}");
         assert_eq!(found.traces.is_empty(), asked.query.contains("no such"), "{asked:?}");
     }
 }

@@ -25,8 +25,8 @@ const QUESTION_BYTES_MAX: usize = 16 * 1024;
 /// Messages that wait for the client while the question goes on.
 const EARLY_MAX: usize = 2;
 
-/// Takes messages while the question is being answered.
-pub(super) type Early = mpsc::Sender<Bytes>;
+/// Takes messages while the question is being answered, several at once.
+pub(super) type Early = mpsc::Sender<Vec<Bytes>>;
 
 /// A question being answered.
 type Work = Pin<Box<dyn Future<Output = Result<Last, Refusal>> + Send>>;
@@ -116,7 +116,7 @@ async fn ask<Asked: Message + Default>(doors: &Doors, request: Request) -> Resul
 struct Answer {
     /// Until it has ended.
     work: Option<Work>,
-    early: mpsc::Receiver<Bytes>,
+    early: mpsc::Receiver<Vec<Bytes>>,
     ready: VecDeque<Bytes>,
     trailers: HeaderMap,
 }
@@ -142,20 +142,23 @@ impl Answer {
 
     /// The next message; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        if let Some(message) = self.ready.pop_front() {
-            return Ok(Some(message));
+        while self.ready.is_empty()
+            && let Some(work) = &mut self.work
+        {
+            tokio::select! {
+                biased;
+                Some(messages) = self.early.recv() => self.ready.extend(messages),
+                last = work => self.end(last?),
+            }
         }
-        let Some(work) = &mut self.work else { return Ok(None) };
-        let last = tokio::select! {
-            biased;
-            Some(message) = self.early.recv() => return Ok(Some(message)),
-            last = work => last,
-        };
+        Ok(self.ready.pop_front())
+    }
+
+    fn end(&mut self, last: Last) {
         self.work = None;
-        let last = last?;
         // Sent between the two looks.
-        while let Ok(message) = self.early.try_recv() {
-            self.ready.push_back(message);
+        while let Ok(messages) = self.early.try_recv() {
+            self.ready.extend(messages);
         }
         self.ready.extend(last.messages);
         if !last.coverage.is_complete()
@@ -163,6 +166,74 @@ impl Answer {
         {
             let _none = self.trailers.insert("spandrel-coverage", value);
         }
-        Ok(self.ready.pop_front())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages, and status and coverage of the trailers.
+    async fn answered(
+        last: Result<Last, Refusal>,
+        early: &[&[&'static str]],
+    ) -> Result<(String, [String; 2]), Refusal> {
+        let (sender, received) = mpsc::channel(EARLY_MAX);
+        let early: Vec<Vec<Bytes>> = early
+            .iter()
+            .map(|messages| messages.iter().map(|text| Bytes::from_static(text.as_bytes())).collect())
+            .collect();
+        let work = Box::pin(async move {
+            for messages in early {
+                sender.send(messages).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            last
+        });
+        let ready = VecDeque::new();
+        let answer = Answer { work: Some(work), early: received, ready, trailers: grpc::success() };
+        let body = answer.respond().await?.into_body().collect().await.unwrap();
+        let trailers = body.trailers().cloned().unwrap();
+        let trailer = |name: &str| trailers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let told = [trailer("grpc-status"), trailer("spandrel-coverage")];
+        Ok((String::from_utf8(body.to_bytes().to_vec()).unwrap(), told))
+    }
+
+    fn last(message: &'static str, missing: &str) -> Last {
+        let reasons = Some(missing.to_owned()).filter(|missing| !missing.is_empty()).into_iter().collect();
+        Last { messages: vec![Bytes::from_static(message.as_bytes())], coverage: Coverage { reasons } }
+    }
+
+    #[tokio::test]
+    async fn messages_come_in_the_order_in_which_they_were_sent_and_the_trailers_behind_them() {
+        let told = |status: &str, coverage: &str| [status.to_owned(), coverage.to_owned()];
+        let whole = |text: &str| Ok((text.to_owned(), told("0", "")));
+        assert_eq!(answered(Ok(last("z", "")), &[]).await, whole("z"));
+        assert_eq!(answered(Ok(last("z", "")), &[&["a"], &[], &["b", "c"], &["d"]]).await, whole("abcdz"));
+        assert_eq!(answered(Ok(last("z", "a block")), &[&["a"]]).await, Ok(("az".to_owned(), told("0", "a block"))));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_stands_in_the_headers_unless_a_message_has_left() {
+        let refusal = || Refusal::invalid(&"no");
+        assert_eq!(answered(Err(refusal()), &[]).await, Err(refusal()));
+        assert_eq!(answered(Err(refusal()), &[&[]]).await, Err(refusal()));
+        assert_eq!(answered(Err(refusal()), &[&["a"]]).await, Ok(("a".to_owned(), ["3".to_owned(), String::new()])));
+    }
+
+    #[tokio::test]
+    async fn the_question_ends_with_its_client() {
+        let (sender, received) = mpsc::channel(EARLY_MAX);
+        let asker = sender.clone();
+        let work = Box::pin(async move {
+            sender.send(vec![Bytes::from_static(b"a")]).await.unwrap();
+            std::future::pending().await
+        });
+        let answer = Answer { work: Some(work), early: received, ready: VecDeque::new(), trailers: grpc::success() };
+        let response = answer.respond().await.unwrap();
+        assert!(!asker.is_closed());
+        drop(response);
+        assert!(asker.is_closed(), "the work is dropped with the answer");
+        asker.closed().await;
     }
 }

@@ -4,6 +4,7 @@
 //! refuse with the same words. What a field leaves at zero is a parameter that is not given.
 
 mod call;
+mod early;
 mod pieces;
 
 use axum::Router;
@@ -21,6 +22,7 @@ use super::parameters::Parameters;
 use super::{DOOR, logfmt, metrics, search, tags, wire};
 
 use call::{Last, call, not_grpc};
+use early::{EarlyTraces, TELL_EVERY};
 
 /// What the paths of the calls begin with.
 pub(super) const SERVICE: &str = "/tempopb.StreamingQuerier/";
@@ -38,12 +40,12 @@ pub(super) fn router() -> Router<Doors> {
 }
 
 async fn search_traces(State(doors): State<Doors>, request: Request) -> Response {
-    call(doors, request, async |doors, asked: wire::SearchRequest, _early| {
+    call(doors, request, async |doors, asked: wire::SearchRequest, early| {
         let question = search::question(&Parameters::from(asked), &doors)?;
         let found = doors.ask(DOOR, move |query| {
-            let mut found = query.search(&question)?;
-            let messages = pieces::search(wire::SearchResponse::of(&found), &mut found.coverage);
-            Ok(Last { messages, coverage: found.coverage })
+            let mut traces = EarlyTraces::new(early, question.traces_max, TELL_EVERY);
+            let found = query.search_with(&question, &mut |progress| traces.report(progress))?;
+            Ok(traces.last(&found))
         });
         found.await.map_err(|error| Refusal::of_query(&error))
     })
