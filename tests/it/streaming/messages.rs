@@ -89,7 +89,7 @@ pub(crate) struct Span {
     attributes: Vec<KeyValue>,
 }
 
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Metrics {
     #[prost(uint32, tag = "1")]
     inspected_traces: u32,
