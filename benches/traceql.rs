@@ -31,7 +31,8 @@ const SECOND: u64 = 1_000_000_000;
 /// Times of the spans lie within this, up to now.
 const WINDOW_SECS: u64 = 6 * 3_600;
 const REQUESTS_PER_BLOCK: u64 = 128;
-const BLOCKS_PER_PARTITION: u64 = 16;
+/// Sealed ones; blocks are whole, so a small store has fewer.
+const PARTITIONS: u64 = 10;
 /// Templates differ, and one of them holds what the shop does in a second.
 const RINGS: u64 = 8;
 const REQUESTS_PER_RING: usize = 34;
@@ -145,6 +146,8 @@ impl Filled {
         let mut rings: Vec<PreEncoded> =
             (1..=RINGS).map(|seed| PreEncoded::new(seed, REQUESTS_PER_RING, Grouping::Collector)).collect();
         let (requests, mut n_spans, mut of_ring) = (spans.div_ceil(512), 0, 0);
+        // With room for a partition that grows, and a head.
+        let blocks_per_partition = (requests * 9 / 10 / REQUESTS_PER_BLOCK / PARTITIONS).max(1);
         for request in 0..requests {
             if of_ring == rings[0].request_count() {
                 rings.rotate_left(1);
@@ -162,7 +165,7 @@ impl Filled {
             if (request + 1) % REQUESTS_PER_BLOCK == 0 {
                 let frozen = self.store.freeze(&partition).expect("the head holds spans");
                 let _done = self.store.checkpoint(&frozen).expect("the disk works");
-                if (request + 1) % (REQUESTS_PER_BLOCK * BLOCKS_PER_PARTITION) == 0 {
+                if (request + 1) % (REQUESTS_PER_BLOCK * blocks_per_partition) == 0 {
                     let _manifest = self.store.seal(&partition).expect("the disk works");
                     partition = self.store.start_partition().expect("there is space");
                 }

@@ -54,10 +54,14 @@ impl<'a> HeadRows<'a> {
     fn of(snapshot: &'a Snapshot, ids: &[TraceId]) -> Self {
         let batches: Vec<&SpanBatch> =
             snapshot.heads.iter().flat_map(|head| &head.batches).map(AsRef::as_ref).collect();
+        let position = |id: TraceId| match ids {
+            [one] => (*one == id).then_some(0),
+            several => several.binary_search(&id).ok(),
+        };
         let mut rows = Vec::new();
         for (number, batch) in batches.iter().enumerate() {
             for (row, span) in (0..).zip(&batch.spans) {
-                if let Ok(trace) = ids.binary_search(&span.trace_id) {
+                if let Some(trace) = position(span.trace_id) {
                     rows.push((trace, number, row));
                 }
             }
