@@ -31,7 +31,7 @@ const SECOND: u64 = 1_000_000_000;
 /// Times of the spans lie within this, up to now.
 const WINDOW_SECS: u64 = 6 * 3_600;
 const REQUESTS_PER_BLOCK: u64 = 128;
-/// Sealed ones; blocks are whole, so a small store has fewer.
+/// Sealed ones, at least; blocks are whole, so a small store has more.
 const PARTITIONS: u64 = 10;
 /// Templates differ, and one of them holds what the shop does in a second.
 const RINGS: u64 = 8;

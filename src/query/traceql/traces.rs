@@ -1,13 +1,13 @@
 //! Traces with spans of several kinds: a window and filters over the blocks and heads of a store. Unlike `RowScan`, spans
 //! without a latency are found as well: nothing is counted here.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use super::columns::{BlockFields, GroupFields};
 use super::compile::Condition;
-use super::{Filter, SpanScan};
+use super::{Filter, SpanScan, bounds};
 use crate::block::{BlockError, BlockScan, BlockSummary, ServiceCount};
-use crate::model::{SpanBatch, TimeRange, TraceId, UnixNanos};
+use crate::model::{DurationNanos, SpanBatch, TimeRange, TraceId, UnixNanos};
 use crate::store::{OpenPartition, StoreError};
 
 /// Which spans are wanted.
@@ -22,6 +22,26 @@ pub struct TraceScan<'f> {
 /// Sees a trace, which of the filters are true of spans of it in one place, by the bits of their positions, and the earliest
 /// start of those spans; a break ends the scan.
 pub type EachTrace<'a> = &'a mut dyn FnMut(TraceId, u64, UnixNanos) -> ControlFlow<()>;
+
+/// A filter while a block is read.
+struct Wanted<'f> {
+    /// By its position.
+    bit: u64,
+    /// Outside of these it is true of no span.
+    latencies: RangeInclusive<DurationNanos>,
+    condition: Condition<'f>,
+}
+
+impl Wanted<'_> {
+    /// The rows that last as long as they must, by one column: often none does, and no other column is read.
+    fn may_last(&self, fields: &GroupFields<'_>) -> Result<Vec<bool>, BlockError> {
+        if self.latencies == bounds::ANY {
+            return Ok(vec![true; fields.group.n_rows()]);
+        }
+        let durations = fields.group.durations()?.iter();
+        Ok(durations.map(|duration| self.latencies.contains(&DurationNanos(*duration))).collect())
+    }
+}
 
 impl<'f> TraceScan<'f> {
     fn scans(&self) -> impl Iterator<Item = SpanScan<'f>> + use<'f> {
@@ -56,11 +76,12 @@ impl<'f> TraceScan<'f> {
     fn scan_columns(&self, scan: &BlockScan<'_>, each: EachTrace<'_>) -> Result<(), BlockError> {
         // A filter that nothing in the block can fulfil needs no look.
         let summary = scan.summary();
-        let mut wanted: Vec<(u64, Condition<'_>)> = Vec::new();
+        let mut wanted: Vec<Wanted<'_>> = Vec::new();
         let mut names = Vec::new();
         for (number, filter) in (0..).zip(self.filters) {
             if (SpanScan { filter: Some(filter), range: self.range }).may_be_in(summary) {
-                wanted.push((1_u64.checked_shl(number).unwrap_or(0), Condition::of(&filter.root)));
+                let (bit, latencies) = (1_u64.checked_shl(number).unwrap_or(0), bounds::latencies(&filter.root));
+                wanted.push(Wanted { bit, latencies, condition: Condition::of(&filter.root) });
                 filter.root.fields(&mut |field| names.push(field));
             }
         }
@@ -76,14 +97,26 @@ impl<'f> TraceScan<'f> {
     fn scan_group(
         &self,
         fields: &GroupFields<'_>,
-        wanted: &mut [(u64, Condition<'_>)],
+        wanted: &mut [Wanted<'_>],
         each: EachTrace<'_>,
     ) -> Result<ControlFlow<()>, BlockError> {
+        let mut left: Vec<(&mut Wanted<'_>, Vec<bool>)> = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let may_last = wanted.may_last(fields)?;
+            if may_last.contains(&true) {
+                left.push((wanted, may_last));
+            }
+        }
+        if left.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
         let starts = fields.group.starts()?;
-        let within: Vec<bool> = starts.iter().map(|start| self.range.contains(UnixNanos(*start))).collect();
-        let mut found: Vec<(u64, Vec<bool>)> = Vec::with_capacity(wanted.len());
-        for (bit, condition) in wanted {
-            let of_filter = condition.select(fields, within.clone())?;
+        let mut found: Vec<(u64, Vec<bool>)> = Vec::with_capacity(left.len());
+        for (Wanted { bit, condition, .. }, mut within) in left {
+            for (within, start) in within.iter_mut().zip(starts) {
+                *within &= self.range.contains(UnixNanos(*start));
+            }
+            let of_filter = condition.select(fields, within)?;
             if of_filter.contains(&true) {
                 found.push((*bit, of_filter));
             }
