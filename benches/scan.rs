@@ -1,4 +1,4 @@
-//! Latencies of chosen spans: filters and groups over the columns of 131,072 spans in two sealed-size blocks.
+//! Latencies and metrics of chosen spans: filters and groups over the columns of 131,072 spans in two sealed-size blocks.
 //!
 //! `cargo bench --bench scan`: time is that of the processor, so that other work on the machine does not count; "thrpt" is
 //! spans looked at per second and core.
@@ -11,19 +11,20 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::Clock;
-use spandrel::model::SpanBatch;
+use spandrel::model::{DurationNanos, SpanBatch, TimeRange};
 use spandrel::otlp::{DecodeOptions, decode};
 use spandrel::query::traceql::{Groups, RowScan, ServiceChoice};
+use spandrel::query::{MetricsQuestion, Query};
 use spandrel::store::{OpenPartition, Store, StoreConfig};
 use spandrel::telemetry::Counters;
 
 const BLOCKS: u64 = 2;
 const REQUESTS_PER_BLOCK: u64 = 256;
 
-fn filled(dir: &std::path::Path) -> Arc<OpenPartition> {
+fn filled(dir: &std::path::Path) -> (Arc<Store>, Arc<OpenPartition>) {
     let config = StoreConfig { cache_bytes: 64 << 20, ..StoreConfig::keeping_all(dir) };
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
-    let store = Store::open(config, clock.clone(), counters).expect("a fresh directory opens");
+    let store = Arc::new(Store::open(config, clock.clone(), counters).expect("a fresh directory opens"));
     let partition = store.start_partition().expect("there is space");
     let mut rings: Vec<PreEncoded> = (1..=4).map(|seed| PreEncoded::new(seed, 100, Grouping::Collector)).collect();
     for _block in 0..BLOCKS {
@@ -37,7 +38,8 @@ fn filled(dir: &std::path::Path) -> Arc<OpenPartition> {
         let frozen = store.freeze(&partition).expect("the head holds spans");
         let _done = store.checkpoint(&frozen).expect("the disk works");
     }
-    store.open_partition(&partition).expect("it is open")
+    let open = store.open_partition(&partition).expect("it is open");
+    (store, open)
 }
 
 fn scan(open: &OpenPartition, wanted: &RowScan) -> (u64, usize) {
@@ -61,7 +63,7 @@ fn cpu_time() -> Duration {
 
 fn bench(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let open = filled(dir.path());
+    let (store, open) = filled(dir.path());
     let n_spans: u64 = open
         .blocks(BLOCKS)
         .iter()
@@ -106,6 +108,43 @@ fn bench(criterion: &mut Criterion) {
                 let began = cpu_time();
                 for _run in 0..n_runs {
                     let _found = black_box(scan(&open, wanted));
+                }
+                cpu_time().saturating_sub(began)
+            });
+        });
+    }
+    group.finish();
+    metrics(criterion, store, n_spans);
+}
+
+/// Whole questions, over an hour in steps of 15 s, with their exemplars.
+fn metrics(criterion: &mut Criterion, store: Arc<Store>, n_spans: u64) {
+    let query = Query::new(Clock::system(), Arc::new(Counters::default()));
+    let end = Clock::system().now();
+    let start = end.saturating_sub(DurationNanos::from_secs(3_600));
+    query.attach(store);
+    let mut group = criterion.benchmark_group("metrics");
+    let _group = group.throughput(Throughput::Elements(n_spans)).sample_size(20);
+    for text in [
+        "{} | rate()",
+        "{} | rate() by(resource.service.name)",
+        "{} | rate() by(resource.service.name, name, status)",
+        "{} | quantile_over_time(duration, 0.5, 0.99) by(resource.service.name)",
+        "{} | quantile_over_time(span.http.response.status_code, 0.99)",
+        "{} | sum_over_time(span.http.response.status_code)",
+        "{} | compare({status = error})",
+    ] {
+        let question = MetricsQuestion {
+            query: text.parse().expect("a metrics query"),
+            range: TimeRange { start, end },
+            step: DurationNanos::from_secs(15),
+            exemplars_max: 100,
+        };
+        let _group = group.bench_function(text, |bencher| {
+            bencher.iter_custom(|n_runs| {
+                let began = cpu_time();
+                for _run in 0..n_runs {
+                    let _answer = black_box(query.metrics(&question).expect("it is answered"));
                 }
                 cpu_time().saturating_sub(began)
             });

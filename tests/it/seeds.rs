@@ -108,7 +108,17 @@ fn bodies() -> Seeds {
     bodies.into_iter().map(|(name, kind, body)| (name.to_owned(), [&[kind, 200], body.as_slice()].concat())).collect()
 }
 
-/// For target `traceql`: filters and queries of the grammar's tests, right and wrong.
+/// Metrics queries, right and wrong.
+const METRICS: [&str; 6] = [
+    "{status=error && .a != nil} | rate() by(resource.service.name, span:kind) | topk(3) > 0.5 with(exemplars=7)",
+    r#"({} | quantile_over_time(span."a b", .5, 0.99) by(name)) / ({} | count_over_time()) * 100ms"#,
+    "{} | compare({duration > 1s}, 10, 1000, 2000) with(sample=true)",
+    "1 - (({} | avg_over_time(duration)) - -2e3) != 0 | bottomk(1)",
+    "{} | histogram_over_time(.size) by(.size",
+    "({} | min_over_time(resource.x) >= 5",
+];
+
+/// For target `traceql`: filters and queries of the grammar's tests, and of metrics, right and wrong.
 fn filters() -> Seeds {
     let list = |name: &str, take_every: usize| -> Vec<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/query/traceql/tests").join(name);
@@ -119,7 +129,8 @@ fn filters() -> Seeds {
     };
     let filters = (0..).zip(list("filters.txt", 2)).map(|(no, text): (u32, _)| (format!("query-{:03}", 2 * no), text));
     let spansets = (0..).zip(list("spansets.txt", 3)).map(|(no, text): (u32, _)| (format!("spans-{no:03}"), text));
-    filters.chain(spansets).map(|(name, text)| (name, text.into_bytes())).collect()
+    let metrics = METRICS.iter().enumerate().map(|(no, query)| (format!("metrics-{no:03}"), (*query).to_owned()));
+    filters.chain(spansets).chain(metrics).map(|(name, text)| (name, text.into_bytes())).collect()
 }
 
 /// For target `journal`: the mode and segments.

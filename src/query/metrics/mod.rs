@@ -31,7 +31,7 @@ use super::traceql::{
     CompareScan, Field, FieldValue, GroupTable, MeasureScan, MetricsExpression, MetricsFunction, MetricsQuery, RowScan,
     SpanMetrics,
 };
-use super::{Coverage, Query, QueryError, coverage_of};
+use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 use crate::clock;
 use crate::model::{DurationNanos, TimeRange, UnixNanos};
 use crate::store::{OpenPartition, Snapshot, StoreError};
@@ -44,6 +44,8 @@ const SERIES_MAX: usize = 1_000;
 const ANSWER_POINTS_MAX: usize = 2_000_000;
 /// Groups of one query, some hundred bytes each.
 const GROUPS_MAX: usize = 50_000;
+/// Bytes of the values of these groups.
+const GROUP_BYTES_MAX: usize = 64 << 20;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -114,13 +116,25 @@ impl Query {
     /// # Errors
     /// `Starting`, `EmptyWindow`, `TooManyPoints`, `TooLong`, `TooManyGroups`.
     pub fn metrics(&self, question: &MetricsQuestion) -> Result<MetricsAnswer, QueryError> {
+        let began = clock::instant();
+        let mut answer = self.metrics_once(question, began)?;
+        for _ in 1..ATTEMPTS {
+            if !answer.coverage.is_outdated() {
+                break;
+            }
+            answer = self.metrics_once(question, began)?;
+        }
+        Ok(answer)
+    }
+
+    fn metrics_once(&self, question: &MetricsQuestion, began: Instant) -> Result<MetricsAnswer, QueryError> {
         let snapshot = self.store()?.snapshot();
         let mut asking = Asking {
             query: self,
             snapshot: &snapshot,
             intervals: Intervals::of(question.range, question.step)?,
             shows: 0 < question.exemplars_max,
-            began: clock::instant(),
+            began,
             found: Vec::new(),
             spans: 0,
             coverage: coverage_of(&snapshot),
@@ -294,6 +308,9 @@ fn heads(found: &mut Contributions, snapshot: &Snapshot) -> Vec<Vec<u32>> {
 fn bounded(key: &str, groups: &GroupTable, sums: &Sums<'_>) -> Result<(), QueryError> {
     if GROUPS_MAX < groups.n_groups() {
         return Err(QueryError::TooManyGroups { key: key.to_owned(), groups_max: GROUPS_MAX });
+    }
+    if GROUP_BYTES_MAX < groups.bytes() {
+        return Err(too_much("bytes of values to group by", GROUP_BYTES_MAX));
     }
     match sums.overflow {
         Some((what, bound)) => Err(too_much(what, bound)),

@@ -8,7 +8,7 @@ use super::stages::CELL_CANDIDATES_MAX;
 use crate::latency::Quantile;
 use crate::query::traceql::{FieldValue, Fraction, GroupTable, MeasuredSpan, MetricsFunction, Number, SpanMetrics};
 
-/// Cells of all series in which something was counted, some 250 bytes each.
+/// Cells of all series in which something was counted, some 300 bytes each.
 pub(super) const CELLS_MAX: usize = 200_000;
 /// Buckets of all quantiles, 24 bytes each, and as many again while they are sorted in.
 pub(super) const BUCKETS_MAX: usize = 2_000_000;

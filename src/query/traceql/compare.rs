@@ -122,7 +122,7 @@ impl AttributeTable {
             return Some(*known);
         }
         let new = next(self.values.len());
-        let bytes = bytes_of(&value).saturating_mul(2) + VALUE_BYTES;
+        let bytes = value.text_bytes().saturating_mul(2) + VALUE_BYTES;
         let has_room = attribute.values.len() < self.bounds.values_of_attribute
             && self.bytes.saturating_add(bytes) <= self.bounds.bytes;
         if !has_room {
@@ -136,19 +136,6 @@ impl AttributeTable {
         let _none = attribute.values.insert(value.clone(), new);
         self.values.push((number, Some(value)));
         Some(new)
-    }
-}
-
-fn bytes_of(value: &FieldValue) -> usize {
-    match value {
-        FieldValue::String(text) => text.len(),
-        FieldValue::Array(elements) => elements.iter().map(|element| bytes_of(element) + 32).sum(),
-        FieldValue::Int(_)
-        | FieldValue::Float(_)
-        | FieldValue::Bool(_)
-        | FieldValue::Duration(_)
-        | FieldValue::Status(_)
-        | FieldValue::Kind(_) => 0,
     }
 }
 

@@ -79,6 +79,9 @@ pub struct GroupTable {
     levels: Vec<Level>,
 }
 
+/// What a value takes in memory beside its text.
+const VALUE_BYTES: usize = 100;
+
 /// One field, and the combinations up to it.
 #[derive(Debug, Default)]
 struct Level {
@@ -87,6 +90,8 @@ struct Level {
     /// Combination up to the field before, and number of the value; of the first field there are none.
     pairs: Vec<(u32, u32)>,
     pair_numbers: HashMap<(u32, u32), u32>,
+    /// Of the values.
+    bytes: usize,
 }
 
 /// The number of what is met for the first time.
@@ -102,6 +107,7 @@ impl Level {
             return *known;
         }
         let new = next(self.values.len());
+        self.bytes = self.bytes.saturating_add(2 * value.text_bytes() + VALUE_BYTES);
         self.values.push(value.clone());
         let _none = self.numbers.insert(value, new);
         new
@@ -125,6 +131,11 @@ impl GroupTable {
     /// How many there are.
     pub fn n_groups(&self) -> usize {
         self.levels.last().map_or(1, |last| last.pairs.len().max(last.values.len()))
+    }
+
+    /// Bytes that the values take.
+    pub fn bytes(&self) -> usize {
+        self.levels.iter().map(|level| level.bytes).sum()
     }
 
     /// The values of a group, in the order of the fields.

@@ -124,6 +124,17 @@ impl fmt::Display for FieldValue {
     }
 }
 
+impl FieldValue {
+    /// Bytes of its texts, and some for each element of an array.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::String(text) => text.len(),
+            Self::Array(elements) => elements.iter().map(|element| element.text_bytes() + 32).sum(),
+            Self::Int(_) | Self::Float(_) | Self::Bool(_) | Self::Duration(_) | Self::Status(_) | Self::Kind(_) => 0,
+        }
+    }
+}
+
 impl Datum<'_> {
     /// The value to group by; `None` when it is missing.
     pub(super) fn into_value(self) -> Option<FieldValue> {

@@ -15,19 +15,19 @@ use crate::otlp::{DecodeOptions, decode};
 use crate::query::SpansWanted;
 use crate::query::traceql::{Field, FieldValue, Filter, FoundSpan, Groups, RowScan, ServiceChoice};
 
-const HORIZON: UnixNanos = UnixNanos(1_790_000_000_000_000_000);
+pub(super) const HORIZON: UnixNanos = UnixNanos(1_790_000_000_000_000_000);
 
 /// Row, instant, latency and group.
 type Row = (u32, u64, u64, Option<FieldValue>);
 
-struct Stored {
-    batches: Vec<Arc<SpanBatch>>,
+pub(super) struct Stored {
+    pub(super) batches: Vec<Arc<SpanBatch>>,
     ordered: Ordered,
-    sections: Vec<(SectionId, Vec<u8>)>,
+    pub(super) sections: Vec<(SectionId, Vec<u8>)>,
 }
 
 impl Stored {
-    fn of(batches: Vec<SpanBatch>) -> Self {
+    pub(super) fn of(batches: Vec<SpanBatch>) -> Self {
         let batches: Vec<Arc<SpanBatch>> = batches.into_iter().map(Arc::new).collect();
         let ordered = order(&batches);
         let sections = encode(&batches, &ordered.rows, HORIZON, &Conventions::default()).unwrap().sections;

@@ -4,6 +4,7 @@ mod agreement;
 mod bounds;
 mod grammar;
 mod heads;
+mod measures;
 mod random;
 mod semantics;
 mod spansets;
