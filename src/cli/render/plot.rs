@@ -251,8 +251,8 @@ mod tests {
         let plot = metrics_plot(&view(), Unit::PerSecond, now, 60, ascii);
         let lines: Vec<&str> = plot.lines().collect();
         assert_eq!(
-            [0, 3, 6, 9, 12].map(|line| lines[line].chars().take(11).collect::<String>()),
-            [" 1.00/s +  ", "0.750/s +  ", "0.500/s +  ", "0.250/s +b ", "    0/s +a "]
+            [0, 3, 6, 9, 12].map(|line| lines[line].chars().take(10).collect::<String>()),
+            [" 1.00/s + ", "0.750/s + ", "0.500/s + ", "0.250/s +b", "    0/s +a"]
         );
         assert_eq!(
             lines[0].chars().position(|c| c == 'a'),
