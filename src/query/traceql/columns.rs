@@ -30,6 +30,32 @@ impl<'b> BlockFields<'b> {
         Ok(Self { scan, attributes })
     }
 
+    /// Whether a span of the block can have a value of the field for which `holds` is true, as far as the tables tell: without
+    /// a look at any row. Cost: O(scopes) or O(series) of the block.
+    pub(super) fn may_have(&self, field: &Field, holds: &mut dyn FnMut(Datum<'_>) -> bool) -> Result<bool, BlockError> {
+        let is_absent = |key: &str| {
+            let mut known = self.attributes.iter();
+            known.find(|(known, _)| *known == key).is_some_and(|(_, attribute)| attribute.is_absent())
+        };
+        match field {
+            Field::Intrinsic(Intrinsic::Name) => {
+                let names = self.scan.series()?.iter().map(|series| Datum::String(Cow::Borrowed(&series.span_name)));
+                Ok(names.into_iter().any(holds))
+            }
+            Field::Attribute { scope: AttributeScope::Span, key } if is_absent(key) => Ok(holds(Datum::Nil)),
+            Field::Attribute { scope: AttributeScope::Unscoped, key } if is_absent(key) => {
+                self.scopes_have(field, holds)
+            }
+            field if field.is_of_scope() => self.scopes_have(field, holds),
+            _ => Ok(true),
+        }
+    }
+
+    fn scopes_have(&self, field: &Field, holds: &mut dyn FnMut(Datum<'_>) -> bool) -> Result<bool, BlockError> {
+        let scopes = self.scan.scopes()?;
+        Ok((0..).zip(&scopes.scopes).any(|(number, _)| holds(row::of_scope(field, scopes, number))))
+    }
+
     /// A row group, with nothing read yet.
     pub(super) fn group(&'b self, number: usize) -> GroupFields<'b> {
         let attributes = self.attributes.iter().map(|_| OnceCell::new()).collect();

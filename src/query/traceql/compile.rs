@@ -55,6 +55,34 @@ impl<'f> Condition<'f> {
         }
     }
 
+    /// Whether it can be true of a row of the block, as far as the block's tables tell.
+    pub(super) fn may_hold(&self, block: &BlockFields<'_>) -> Result<bool, BlockError> {
+        match self {
+            Self::All(parts) => {
+                for part in parts {
+                    if !part.may_hold(block)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Self::Any(parts) => {
+                for part in parts {
+                    if part.may_hold(block)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Self::Constant(holds) => Ok(*holds),
+            Self::OneField { expression, answers } => {
+                let mut holds = |datum: Datum<'_>| evaluate(expression, &mut |_| datum.clone()).is_true();
+                block.may_have(answers.field(), &mut holds)
+            }
+            Self::Not(_) | Self::Fields(_) | Self::Items(_) => Ok(true),
+        }
+    }
+
     /// Columns to be read, roughly.
     fn cost(&self) -> u8 {
         match self {

@@ -213,8 +213,10 @@ impl MeasureScan<'_> {
             value: self.value.map(Values::of),
             groups,
         };
-        for number in 0..scan.n_groups() {
-            reading.group(&fields.group(number), each)?;
+        if reading.condition.may_hold(&fields)? {
+            for number in 0..scan.n_groups() {
+                reading.group(&fields.group(number), each)?;
+            }
         }
         Ok(())
     }

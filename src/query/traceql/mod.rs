@@ -22,6 +22,7 @@ mod error;
 mod evaluate;
 mod measure;
 mod metrics;
+mod normal;
 mod parse;
 mod row;
 mod scan;

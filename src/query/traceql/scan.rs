@@ -184,6 +184,11 @@ impl RowScan {
             by: self.by.as_ref().map(FieldAnswers::new),
             groups,
         };
+        if let Some(condition) = &reading.condition
+            && !condition.may_hold(&fields)?
+        {
+            return Ok(());
+        }
         for number in 0..scan.n_groups() {
             if reading.group(&fields.group(number), each)?.is_break() {
                 break;

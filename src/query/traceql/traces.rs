@@ -86,6 +86,16 @@ impl<'f> TraceScan<'f> {
             }
         }
         let fields = BlockFields::find(scan, &names)?;
+        let mut possible = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            if wanted.condition.may_hold(&fields)? {
+                possible.push(wanted);
+            }
+        }
+        let mut wanted = possible;
+        if wanted.is_empty() {
+            return Ok(());
+        }
         for number in 0..scan.n_groups() {
             if self.scan_group(&fields.group(number), &mut wanted, each)?.is_break() {
                 break;

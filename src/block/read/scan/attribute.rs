@@ -81,6 +81,11 @@ impl AttributeColumn {
 }
 
 impl SpanAttribute {
+    /// Whether no span of the block has it.
+    pub fn is_absent(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Looks `key` up in the tables. Cost: O(attributes of all shapes).
     pub(super) fn find(scan: &BlockScan<'_>, key: &[u8]) -> Result<Self, BlockError> {
         let shapes = scan.shapes;
