@@ -36,7 +36,7 @@ pub use error::BlockError;
 pub use order::{Located, Ordered, find as span_at, order, same_content};
 pub use read::{
     AttributeColumn, AttributeOwner, AttributeValues, Block, BlockScan, Dictionary, EachParts, Exceptions, PartSize,
-    RowGroup, RunPart, SpanAttribute, SpanGlance, TextColumn,
+    RowGroup, RunPart, SpanAttribute, SpanGlance, SpanParts, TextColumn,
 };
 pub use summary::{BlockSummary, ServiceCount};
 

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::block::Block;
+use crate::block::{Block, SpanParts};
 use crate::clock;
 use crate::model::{DurationNanos, SpanBatch, SpanId, TimeRange, TraceId, UnixNanos};
 use crate::store::{OpenPartition, Partition, Snapshot};
@@ -188,6 +188,7 @@ impl Query {
             question,
             snapshot: &snapshot,
             need: question.query.need(),
+            read_of_spans: if question.query.looks_at_attributes() { SpanParts::All } else { SpanParts::Frame },
             shown: question.query.shown(),
             began,
             report,
@@ -216,6 +217,8 @@ struct Search<'a> {
     question: &'a SearchQuestion,
     snapshot: &'a Snapshot,
     need: Need,
+    /// What it has to see of a span.
+    read_of_spans: SpanParts,
     shown: Vec<&'a Field>,
     began: std::time::Instant,
     report: SearchReport<'a>,
@@ -378,7 +381,7 @@ impl Search<'_> {
             if now.last().is_some_and(|(latest, _)| !is_wanted(latest)) {
                 rest = &[];
             }
-            query.each_trace_in(snapshot, &ids, &mut |id, trace| {
+            query.each_trace_in(snapshot, &ids, self.read_of_spans, &mut |id, trace| {
                 self.in_time()?;
                 self.answer.coverage.also(trace.coverage.clone());
                 self.take(id, &TraceSpans::new(trace.batch, trace.rows), trace.batch);

@@ -8,7 +8,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::ops::{ControlFlow, Range};
 
-use crate::block::RunPart;
+use crate::block::{RunPart, SpanParts};
 use crate::limits::TRACE_SPANS_MAX;
 use crate::model::{Span, SpanBatch, SpanCopier, TraceId};
 use crate::store::{Snapshot, StoreError};
@@ -88,7 +88,7 @@ impl Query {
         answers.resize_with(ids.len(), TraceAnswer::default);
         let mut order: Vec<(TraceId, usize)> = ids.iter().copied().zip(0..).collect();
         order.sort_unstable();
-        self.each_trace_in(snapshot, ids, &mut |id, trace| {
+        self.each_trace_in(snapshot, ids, SpanParts::All, &mut |id, trace| {
             let asked = order.partition_point(|(known, _)| *known < id);
             for (_, at) in order.iter().skip(asked).take_while(|(known, _)| *known == id) {
                 if let Some(answer) = answers.get_mut(*at) {
@@ -100,7 +100,7 @@ impl Query {
         Ok(answers)
     }
 
-    /// Shows each of these traces once, in the order in which they lie in the store. Memory: the spans of some row groups, and
+    /// Shows each of these traces once, with so much of its spans or more, in the order in which they lie in the store. Memory: the spans of some row groups, and
     /// of the traces that are not whole yet, `SPANS_AT_ONCE` at most and those of one trace.
     ///
     /// # Errors
@@ -109,15 +109,17 @@ impl Query {
         &self,
         snapshot: &Snapshot,
         ids: &[TraceId],
+        parts: SpanParts,
         each: EachTraceView<'_>,
     ) -> Result<(), QueryError> {
-        self.each_trace_of(snapshot, ids, SPANS_AT_ONCE, each)
+        self.each_trace_of(snapshot, ids, parts, SPANS_AT_ONCE, each)
     }
 
     fn each_trace_of(
         &self,
         snapshot: &Snapshot,
         ids: &[TraceId],
+        parts: SpanParts,
         spans_at_once: u64,
         each: EachTraceView<'_>,
     ) -> Result<(), QueryError> {
@@ -125,7 +127,7 @@ impl Query {
         ids.sort_unstable();
         ids.dedup();
         let Places { chunks, heads, failures } = Places::of(self, snapshot, &ids, spans_at_once)?;
-        let mut reading = Reading { query: self, ids: &ids, heads, failures, unfinished: HashMap::new(), each };
+        let mut reading = Reading { query: self, ids: &ids, parts, heads, failures, unfinished: HashMap::new(), each };
         for chunk in &chunks {
             for place in &chunk.places {
                 reading.place(place)?;
@@ -142,6 +144,7 @@ impl Query {
 struct Reading<'a> {
     query: &'a Query,
     ids: &'a [TraceId],
+    parts: SpanParts,
     heads: HeadRows<'a>,
     failures: Failures<'a>,
     /// What was found so far of traces with spans in several places.
@@ -158,7 +161,7 @@ impl Reading<'_> {
             Err(error) => return self.unread(place, &format!("partition {}", partition.name()), &error),
         };
         let mut outcome = Ok(());
-        let read = open.spans_of_runs(*block_no, &rows, &mut |parts, read| {
+        let read = open.spans_of_runs(*block_no, &rows, self.parts, &mut |parts, read| {
             outcome = self.parts(place, parts, read);
             if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SpanGlance};
+use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SpanGlance, SpanParts};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
 use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
@@ -259,11 +259,12 @@ impl OpenPartition {
         &self,
         block_no: u64,
         runs: &[Range<u32>],
+        parts: SpanParts,
         each: EachParts<'_, StoreError>,
     ) -> Result<(), StoreError> {
         let path = || self.pages.path().to_path_buf();
         self.with_block(block_no, |block, sections| {
-            block.spans_of_runs(sections, runs, &mut |parts, read| {
+            block.spans_of_runs(sections, runs, parts, &mut |parts, read| {
                 each(parts, read.map_err(|source| StoreError::Block { path: path(), block_no, source }))
             })
         })

@@ -21,6 +21,7 @@ pub use self::scan::{
     TextColumn,
 };
 pub use self::sizes::PartSize;
+pub use self::spans::SpanParts;
 use super::columns::{self as column, GROUP_ROWS};
 use super::error::BlockError;
 use super::filter::TraceFilter;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::super::columns::{self as column, GROUP_ROWS};
 use super::super::error::BlockError;
 use super::group::Group;
-use super::spans::{SpanReader, SpanSource};
+use super::spans::{SpanParts, SpanReader, SpanSource};
 use super::tables::Tables;
 use super::{Block, Sections, block_row};
 use crate::model::{SpanBatch, TraceId};
@@ -80,7 +80,7 @@ impl Block {
         if rows.is_empty() {
             return Ok(SpanBatch::default());
         }
-        self.read_rows(sections, |source| read_spans(source, rows))
+        self.read_rows(sections, SpanParts::All, |source| read_spans(source, rows))
     }
 
     /// The spans of `runs` of rows, which exist, ascend and do not overlap, row group by row group, until `each` breaks. When a group cannot be read for
@@ -92,9 +92,10 @@ impl Block {
         &self,
         sections: &dyn Sections,
         runs: &[Range<u32>],
+        parts: SpanParts,
         each: EachParts<'_>,
     ) -> Result<(), BlockError> {
-        self.read_rows(sections, |source| {
+        self.read_rows(sections, parts, |source| {
             for parts in parts_by_group(runs) {
                 let seen = match read_spans(source, parts.iter().flat_map(|part| part.rows.clone())) {
                     Err(_) if 1 < parts.len() => parts
@@ -114,12 +115,13 @@ impl Block {
     fn read_rows<T>(
         &self,
         sections: &dyn Sections,
+        parts: SpanParts,
         read: impl FnOnce(&SpanSource<'_>) -> Result<T, BlockError>,
     ) -> Result<T, BlockError> {
         let tables = Tables::read(&self.header, sections)?;
         let (shapes, series) = (tables.shapes()?, tables.series(self.header.n_series)?);
         let (header, dictionaries) = (&self.header, Rc::default());
-        read(&SpanSource { header, sections, tables: &tables, shapes: &shapes, series: &series, dictionaries })
+        read(&SpanSource { header, sections, tables: &tables, shapes: &shapes, series: &series, dictionaries, parts })
     }
 }
 

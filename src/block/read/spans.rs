@@ -13,6 +13,15 @@ use super::known::{RowsKnown, parent_row};
 use super::tables::{ScopeCopier, Shapes, Tables, n_rows, push_text};
 use crate::model::{Event, Link, Rows, SeriesKey, Span, SpanBatch, SpanId, Text, TraceId, UnixNanos};
 
+/// How much of a span is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanParts {
+    /// Everything as it was sent.
+    All,
+    /// All but its attributes, events and links, which are half of the work and more.
+    Frame,
+}
+
 /// What reading the spans of a block needs of it, however often one does.
 #[derive(Clone)]
 pub(super) struct SpanSource<'a> {
@@ -22,6 +31,7 @@ pub(super) struct SpanSource<'a> {
     pub(super) shapes: &'a Shapes<'a>,
     pub(super) series: &'a [SeriesKey<'static>],
     pub(super) dictionaries: Rc<Dictionaries>,
+    pub(super) parts: SpanParts,
 }
 
 /// Collects spans of one block into an answer.
@@ -93,9 +103,12 @@ impl<'a> SpanReader<'a> {
         group.fetch(|column| column < RARE_NUMBERS)?;
         let (fixed, lists) = read_fixed(&mut group, header)?;
         let contexts = fixed.rows.contexts(header);
-        let mut attributes = AttributeColumns::read(&mut group, rows, shapes, &lists, contexts)?;
+        let mut attributes = match self.source.parts {
+            SpanParts::All => Some(AttributeColumns::read(&mut group, rows, shapes, &lists, contexts)?),
+            SpanParts::Frame => None,
+        };
         for row in rows {
-            self.read_span(*row, &fixed, &lists, &mut attributes).map_err(|error| match error {
+            self.read_span(*row, &fixed, &lists, attributes.as_mut()).map_err(|error| match error {
                 ReadError::Malformed(malformed) => group.damaged(malformed),
                 ReadError::Block(error) => error,
             })?;
@@ -108,7 +121,7 @@ impl<'a> SpanReader<'a> {
         row: usize,
         fixed: &Fixed,
         lists: &ShapeLists,
-        attributes: &mut AttributeColumns<'_>,
+        attributes: Option<&mut AttributeColumns<'_>>,
     ) -> Result<(), ReadError> {
         const MISSING: Malformed = Malformed("a row has no id or series");
         let owner = u16::try_from(row).unwrap_or(u16::MAX);
@@ -137,9 +150,11 @@ impl<'a> SpanReader<'a> {
             dropped_links_count: narrow(dropped_links, row)?,
             ..Span::default()
         };
-        span.attributes = attributes.copy(owner, lists.spans.index(row), &mut self.keys, &mut self.out)?;
-        span.events = self.read_events(row, start, fixed, lists, attributes)?;
-        span.links = self.read_links(row, fixed, lists, attributes)?;
+        if let Some(attributes) = attributes {
+            span.attributes = attributes.copy(owner, lists.spans.index(row), &mut self.keys, &mut self.out)?;
+            span.events = self.read_events(row, start, fixed, lists, attributes)?;
+            span.links = self.read_links(row, fixed, lists, attributes)?;
+        }
         self.out.spans.push(span);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
-use crate::block::same_content;
+use crate::block::{SpanParts, same_content};
 use crate::clock::Clock;
 use crate::model::samples::{Sample, batch};
 use crate::model::{SpanKey, UnixNanos};
@@ -138,7 +138,7 @@ fn many_traces_come_back_as_they_were_sent_whatever_is_read_at_once() {
                 seen.push(id);
                 Ok(())
             };
-            query.each_trace_of(&snapshot, &ids(), spans_at_once, each).unwrap();
+            query.each_trace_of(&snapshot, &ids(), SpanParts::All, spans_at_once, each).unwrap();
             seen.sort_unstable();
             let mut all = ids();
             all.sort_unstable();
@@ -189,7 +189,7 @@ fn an_error_of_who_looks_ends_the_reading() {
     let Filled { query, .. } = filled(dir.path(), 4);
     let snapshot = query.store().unwrap().snapshot();
     let mut seen = 0;
-    let read = query.each_trace_in(&snapshot, &ids(), &mut |_, _| {
+    let read = query.each_trace_in(&snapshot, &ids(), SpanParts::All, &mut |_, _| {
         seen += 1;
         if seen < 5 { Ok(()) } else { Err(QueryError::Abandoned) }
     });

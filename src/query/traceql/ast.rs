@@ -297,6 +297,22 @@ impl Field {
         }
     }
 
+    /// Whether it is told by attributes, events or links of spans.
+    pub(super) fn is_of_attributes(&self) -> bool {
+        match self {
+            Self::Intrinsic(_) => self.is_of_items(),
+            Self::Attribute { scope, .. } => match scope {
+                AttributeScope::Resource | AttributeScope::Instrumentation | AttributeScope::ParentResource => false,
+                AttributeScope::Unscoped
+                | AttributeScope::Span
+                | AttributeScope::Event
+                | AttributeScope::Link
+                | AttributeScope::Parent
+                | AttributeScope::ParentSpan => true,
+            },
+        }
+    }
+
     /// As a query writes it as a rule: intrinsics without their scope.
     pub(super) fn written(&self) -> String {
         match self {

@@ -25,7 +25,7 @@ pub use self::texts::{Dictionary, TextColumn};
 use super::attributes::ShapeLists;
 use super::group::{Dictionaries, Group, Run, run_of_row};
 use super::known::{callers_of, parent_row, parents_of_rows};
-use super::spans::{SpanReader, SpanSource, items, narrow, nth, rows_where};
+use super::spans::{SpanParts, SpanReader, SpanSource, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
 use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
@@ -491,6 +491,7 @@ impl<'a> RowGroup<'a> {
             shapes: self.scan.shapes,
             series: self.scan.series()?,
             dictionaries: Rc::clone(&self.scan.dictionaries),
+            parts: SpanParts::All,
         };
         let mut reader = SpanReader::new(source)?;
         let exist: Vec<usize> = rows.iter().copied().filter(|row| *row < self.n_rows()).collect();

@@ -156,16 +156,29 @@ impl SpanQuery {
         shown
     }
 
-    /// The filter, when it is nothing but one.
-    pub fn as_filter(&self) -> Option<Filter> {
-        match self.stages.as_slice() {
-            [Stage::Spans(Spans::Filter(root))] => Some(Filter { root: root.clone() }),
-            _ => None,
-        }
+    /// Whether attributes, events or links of spans say something of the answer.
+    pub fn looks_at_attributes(&self) -> bool {
+        let mut found = false;
+        self.stages.iter().for_each(|stage| stage.fields(&mut |field: &Field| found |= field.is_of_attributes()));
+        found
     }
 }
 
 impl Stage {
+    /// All of them.
+    fn fields<'a>(&'a self, each: &mut dyn FnMut(&'a Field)) {
+        match self {
+            Self::Spans(spans) => spans.fields(each),
+            Self::By(expression) => expression.fields(each),
+            Self::Coalesce => {}
+            Self::Having(Having { left, right, .. }) => {
+                left.fields(each);
+                right.fields(each);
+            }
+            Self::Select(fields) => fields.iter().for_each(each),
+        }
+    }
+
     fn filtered_by<'a>(&'a self, each: &mut dyn FnMut(&'a Field)) {
         if let Self::Spans(spans) = self {
             spans.filtered_by(each);
@@ -182,6 +195,18 @@ impl Stage {
 }
 
 impl Spans {
+    fn fields<'a>(&'a self, each: &mut dyn FnMut(&'a Field)) {
+        match self {
+            Self::Filter(expression) => expression.fields(each),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.fields(each)),
+            Self::Related { left, right, .. } => {
+                left.fields(each);
+                right.fields(each);
+            }
+            Self::Pipeline(stages) => stages.iter().for_each(|stage| stage.fields(each)),
+        }
+    }
+
     fn filtered_by<'a>(&'a self, each: &mut dyn FnMut(&'a Field)) {
         match self {
             Self::Filter(expression) => expression.fields(each),
@@ -203,6 +228,19 @@ impl Spans {
                 right.selected(each);
             }
             Self::Pipeline(stages) => stages.iter().for_each(|stage| stage.selected(each)),
+        }
+    }
+}
+
+impl Scalar {
+    fn fields<'a>(&'a self, each: &mut dyn FnMut(&'a Field)) {
+        match self {
+            Self::Literal(_) | Self::Count => {}
+            Self::Aggregate { of, .. } => of.fields(each),
+            Self::Arithmetic { left, right, .. } => {
+                left.fields(each);
+                right.fields(each);
+            }
         }
     }
 }
