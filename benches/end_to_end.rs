@@ -5,6 +5,7 @@
 //! cargo bench --bench end_to_end -- --spans 10000000 --partition-size 40MiB      one run
 //! cargo bench --bench end_to_end -- --spans 100000,1000000,10000000              a curve, 12 partitions each
 //! cargo bench --bench end_to_end -- --spans 1000000 --rate 20000                 at a steady rate, for the acks
+//! cargo bench --bench end_to_end -- --spans 1000000 --deaths 4                   while so many clients ask for everything
 //! ```
 
 #![expect(
@@ -16,6 +17,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -47,6 +49,8 @@ struct Plan {
     senders: u64,
     /// Spans per second of all senders together; as many as go through when 0.
     rate: u64,
+    /// Clients that ask queries of death while spans are sent.
+    deaths: usize,
     /// More arguments for `serve`.
     serve: Vec<String>,
 }
@@ -63,6 +67,7 @@ fn main() -> Outcome<()> {
             partition_size: value("--partition-size").unwrap_or_else(|| partition_bytes(spans)),
             senders: value("--senders").map_or(Ok(4), |senders| senders.parse())?,
             rate: value("--rate").map_or(Ok(0), |rate| rate.parse())?,
+            deaths: value("--deaths").map_or(Ok(0), |deaths| deaths.parse())?,
             serve: value("--serve").map(|args| args.split(' ').map(str::to_owned).collect()).unwrap_or_default(),
         };
         run(&plan)?;
@@ -81,8 +86,21 @@ fn run(plan: &Plan) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let mut server = Server::start(dir.path(), plan)?;
     let (before, began) = (own_cpu(), instant());
-    let mut sent = runtime.block_on(send(&server.otlp_grpc, plan))?;
-    let wall = began.elapsed();
+    let is_over = AtomicBool::new(false);
+    let (sent, deaths) = std::thread::scope(|scope| {
+        let die = || die_until(&server.http, &is_over);
+        let dying: Vec<_> = (0..plan.deaths).map(|_| scope.spawn(die)).collect();
+        let sent = runtime.block_on(send(&server.otlp_grpc, plan));
+        let wall = began.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        let deaths: Vec<Duration> = dying.into_iter().filter_map(|client| client.join().ok()).flatten().collect();
+        (sent.map(|sent| (sent, wall)), deaths)
+    });
+    let (mut sent, wall) = sent?;
+    if 0 < plan.deaths {
+        row("queries of death, ended", deaths.len());
+        row("queries of death, p50 / p99 / max, ms", quantiles(deaths));
+    }
     let generator = own_cpu() - before;
     row("spans", format!("{}, {} calls in flight, partitions of {}", sent.spans, plan.senders, plan.partition_size));
     row("acknowledged", format!("in {:.1} s, {:.0} spans/s", wall.as_secs_f64(), rate(sent.spans, wall)));
@@ -231,6 +249,29 @@ impl Drop for Server {
         let _already_gone = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+/// Asks for everything in turn, until told to end; how long each question took.
+fn die_until(address: &str, is_over: &AtomicBool) -> Vec<Duration> {
+    // Searches as the query string has them: { a } >> { b } and the like.
+    const DEATHS: [&str; 6] = [
+        "/api/search?limit=1000&q=%7B%7D%20%3E%3E%20%7B%20status%20%3D%20error%20%7D%20%7C%20count()%20%3E%20100",
+        "/api/search?limit=1000&q=%7B%20.nobody%20%3D~%20%22(a%2B)%2B(b%2B)%2Bz%22%20%7D",
+        "/api/search?limit=10000&spss=0&q=%7B%7D",
+        "/api/metrics/query_range?since=720h&q=%7B%7D%20%7C%20rate()%20by(span:id)",
+        "/api/metrics/query_range?since=720h&q=%7B%7D%20%7C%20quantile_over_time(duration,.5,.99)%20by(name)",
+        "/api/metrics/query_range?since=720h&q=%7B%7D%20%7C%20compare(%7Bstatus%20%3D%20error%7D)",
+    ];
+    let mut times = Vec::new();
+    for path in DEATHS.iter().cycle().take_while(|_| !is_over.load(Ordering::Relaxed)) {
+        let asked = instant();
+        let answer = ureq::get(format!("http://{address}{path}")).call();
+        if let Ok(mut answer) = answer {
+            let _whole = answer.body_mut().with_config().limit(1 << 30).read_to_vec();
+        }
+        times.push(asked.elapsed());
+    }
+    times
 }
 
 #[derive(Default)]
