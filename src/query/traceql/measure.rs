@@ -398,7 +398,7 @@ impl<'f> Values<'f> {
     }
 }
 
-/// What spans of a block say of some fields, by row: of events and links the first that says something.
+/// What spans of a block say of some fields, by row, ascending: of events and links the first that says something.
 ///
 /// # Errors
 /// `Block` or `Damaged`.
@@ -411,21 +411,25 @@ pub fn fields_of_rows(
     open.scan(block_no, |scan| {
         let fields = fields_of(scan, None, asked.iter().copied())?;
         let mut found = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (mut number, mut left) = (0, *row as usize);
-            while number < scan.n_groups() && scan.group(number).n_rows() <= left {
-                left -= scan.group(number).n_rows();
-                number += 1;
-            }
+        // A group is opened once for all of its rows, which lie together.
+        let (mut first, mut left) = (0, rows);
+        for number in 0..scan.n_groups() {
             let group = fields.group(number);
-            let whole =
-                if asked.iter().any(|field| field.is_of_items()) { Some(group.group.spans(&[left])?) } else { None };
-            let value = |field: &&Field| match &whole {
-                Some(batch) => Ok(field.first_value(batch, 0)),
-                None => Ok(group.datum(field, left)?.into_value()),
-            };
-            found.push(asked.iter().map(value).collect::<Result<_, BlockError>>()?);
+            let end = first + group.group.n_rows();
+            let (of_group, others) = left.split_at(left.partition_point(|row| (*row as usize) < end));
+            for row in of_group {
+                found.push(values_of_row(&group, *row as usize - first, asked)?);
+            }
+            (first, left) = (end, others);
         }
         Ok(found)
     })
+}
+
+fn values_of_row(group: &GroupFields<'_>, row: usize, asked: &[&Field]) -> Result<Vec<Option<FieldValue>>, BlockError> {
+    if asked.iter().any(|field| field.is_of_items()) {
+        let span = group.group.spans(&[row])?;
+        return Ok(asked.iter().map(|field| field.first_value(&span, 0)).collect());
+    }
+    asked.iter().map(|field| Ok(group.datum(field, row)?.into_value())).collect()
 }
