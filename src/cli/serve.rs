@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use signal_hook::{consts, flag};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -126,18 +128,6 @@ impl Server {
         Ok(Self { runtime, stop, listeners, ingest, running, addresses })
     }
 
-    /// Waits for SIGINT or SIGTERM.
-    ///
-    /// # Errors
-    /// When signals cannot be watched.
-    pub fn wait_for_signal(&self) -> anyhow::Result<()> {
-        let mut signals =
-            signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])?;
-        let signal = signals.forever().next();
-        tracing::info!(signal, "stopping");
-        Ok(())
-    }
-
     /// Finishes the replies in flight, writes what is in memory into a block, and lets go of everything.
     pub fn stop(self) {
         let _receivers_gone = self.stop.send(true);
@@ -162,13 +152,44 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
+/// SIGINT and SIGTERM: they end a process that is starting at once, and one that is up when it says so.
+///
+/// To be had before the doors are open: it takes file descriptors, and clients may leave none.
+#[derive(Debug)]
+pub struct StopSignals {
+    is_starting: Arc<AtomicBool>,
+    signals: signal_hook::iterator::Signals,
+}
+
+impl StopSignals {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When signals cannot be watched.
+    pub fn watch() -> std::io::Result<Self> {
+        let (both, is_starting) = ([consts::SIGINT, consts::SIGTERM], Arc::new(AtomicBool::new(true)));
+        for signal in both {
+            let _for_ever = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_starting))?;
+        }
+        Ok(Self { is_starting, signals: signal_hook::iterator::Signals::new(both)? })
+    }
+
+    /// Waits for the first one, of a process that is up.
+    pub fn wait(&mut self) {
+        self.is_starting.store(false, Ordering::SeqCst);
+        let signal = self.signals.forever().next();
+        tracing::info!(signal, "stopping");
+    }
+}
+
 /// Runs until a signal.
 ///
 /// # Errors
-/// As `Server::start`.
+/// As `Server::start`, and when signals cannot be watched.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let mut signals = StopSignals::watch()?;
     let server = Server::start(args.resolve()?)?;
-    server.wait_for_signal()?;
+    signals.wait();
     server.stop();
     Ok(())
 }
