@@ -505,6 +505,12 @@ fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 }
 
 impl Comparison {
+    /// The one that is written so.
+    pub(super) fn of_sign(sign: &str) -> Option<Self> {
+        let all = [Self::Equal, Self::NotEqual, Self::Less, Self::LessOrEqual, Self::Greater, Self::GreaterOrEqual];
+        all.into_iter().find(|comparison| comparison.as_str() == sign)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "=",

@@ -135,6 +135,14 @@ impl<'a> Parser<'a> {
         found
     }
 
+    /// Passes by a comparison, when one comes next.
+    pub(super) fn take_comparison(&mut self) -> Option<Comparison> {
+        let TokenKind::Sign(sign) = self.kind() else { return None };
+        let comparison = Comparison::of_sign(sign)?;
+        self.pass();
+        Some(comparison)
+    }
+
     pub(super) fn expect(&mut self, sign: &'static str) -> Result<(), TraceQlError> {
         if self.take(sign) {
             return Ok(());

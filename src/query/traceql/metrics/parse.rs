@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::super::Filter;
-use super::super::ast::{Arithmetic, Comparison, Field};
+use super::super::ast::{Arithmetic, Field};
 use super::super::error::{Place, Problem, TraceQlError, shown};
 use super::super::parse::Parser;
 use super::super::token::{Token, TokenKind};
@@ -198,17 +198,10 @@ impl Reading<'_> {
     }
 
     fn stage(&mut self) -> Result<Option<MetricsStage>, TraceQlError> {
-        let comparison = match self.parser.kind() {
-            TokenKind::Sign("|") => return self.top().map(Some),
-            TokenKind::Sign("=") => Comparison::Equal,
-            TokenKind::Sign("!=") => Comparison::NotEqual,
-            TokenKind::Sign("<") => Comparison::Less,
-            TokenKind::Sign("<=") => Comparison::LessOrEqual,
-            TokenKind::Sign(">") => Comparison::Greater,
-            TokenKind::Sign(">=") => Comparison::GreaterOrEqual,
-            _ => return Ok(None),
-        };
-        self.parser.pass();
+        if *self.parser.kind() == TokenKind::Sign("|") {
+            return self.top().map(Some);
+        }
+        let Some(comparison) = self.parser.take_comparison() else { return Ok(None) };
         match self.number()? {
             Some(number) => Ok(Some(MetricsStage::Threshold(Threshold { comparison, number }))),
             None => Err(self.parser.unexpected("a number to compare with")),
@@ -217,7 +210,7 @@ impl Reading<'_> {
 
     fn top(&mut self) -> Result<MetricsStage, TraceQlError> {
         self.parser.pass();
-        let stage = match word(&self.parser) {
+        let stage = match self.parser.name() {
             "topk" => MetricsStage::Top,
             "bottomk" => MetricsStage::Bottom,
             _ => return Err(self.parser.unexpected("a second stage: topk(n) or bottomk(n)")),
@@ -266,7 +259,7 @@ impl Reading<'_> {
     }
 
     fn function(&mut self) -> Result<MetricsFunction, TraceQlError> {
-        let (start, name) = (self.parser.token().start, word(&self.parser));
+        let (start, name) = (self.parser.token().start, self.parser.name());
         if let "select" | "by" | "coalesce" | "count" | "avg" | "max" | "min" | "sum" | "topk" | "bottomk" = name {
             return Err(self.parser.unsupported(start, shown(name), "write one of the functions over time"));
         }
@@ -376,13 +369,8 @@ fn arithmetic(operator: Arithmetic, left: MetricsExpression, right: MetricsExpre
     MetricsExpression::Arithmetic { operator: MetricsOperator(operator), left: Box::new(left), right: Box::new(right) }
 }
 
-/// The next word, when it is a name.
-fn word<'a>(parser: &Parser<'a>) -> &'a str {
-    if *parser.kind() == TokenKind::Name { parser.word(parser.token()) } else { "" }
-}
-
 fn take_word(parser: &mut Parser<'_>, wanted: &str) -> bool {
-    let found = word(parser) == wanted;
+    let found = parser.name() == wanted;
     if found {
         parser.pass();
     }
@@ -398,7 +386,7 @@ pub(in crate::query::traceql) fn hints(parser: &mut Parser<'_>) -> Result<Option
     let mut exemplars = None;
     expect(parser, "(", "`(`")?;
     loop {
-        let (start, name) = (parser.token().start, word(parser));
+        let (start, name) = (parser.token().start, parser.name());
         parser.pass();
         expect(parser, "=", "`=`")?;
         let value: Token = parser.token().clone();

@@ -11,7 +11,7 @@
 //! ```
 //! `expr` and `field` are those of a filter; strengths are those of Tempo's table.
 
-use super::super::ast::{Arithmetic, Comparison, Expression, Literal};
+use super::super::ast::{Arithmetic, Expression, Literal};
 use super::super::error::{Place, Problem, TraceQlError, shown};
 use super::super::metrics::parse::hints;
 use super::super::parse::Parser;
@@ -230,16 +230,9 @@ impl Spans {
 fn having(parser: &mut Parser<'_>) -> Result<Having, TraceQlError> {
     let start = parser.token().start;
     let left = scalar(parser, SUM)?;
-    let operator = match parser.kind() {
-        TokenKind::Sign("=") => Comparison::Equal,
-        TokenKind::Sign("!=") => Comparison::NotEqual,
-        TokenKind::Sign("<") => Comparison::Less,
-        TokenKind::Sign("<=") => Comparison::LessOrEqual,
-        TokenKind::Sign(">") => Comparison::Greater,
-        TokenKind::Sign(">=") => Comparison::GreaterOrEqual,
-        _ => return Err(parser.unexpected("a comparison: = != < <= > >=")),
+    let Some(operator) = parser.take_comparison() else {
+        return Err(parser.unexpected("a comparison: = != < <= > >="));
     };
-    parser.pass();
     let right = scalar(parser, SUM)?;
     if !left.has_aggregate() && !right.has_aggregate() {
         let fault = "a condition on sets of spans has an aggregate on one side at least, such as count()".to_owned();
