@@ -9,6 +9,7 @@
 //! section 2       dictionaries, one per column of repeating strings
 //! section 3       tables: attributes and shapes, resources and scopes, series
 //! section 4       latency (not ours)
+//! section 6       skip index
 //! section 16 + g  row group g: the chunks of 4096 rows, one per column, each compressed by itself
 //! ```
 //! Rows lie in `SpanKey` order. What a span repeats of its series, resource or neighbour costs next to nothing; a
@@ -26,6 +27,7 @@ mod order;
 mod read;
 #[cfg(test)]
 mod samples;
+mod skip;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -38,6 +40,7 @@ pub use read::{
     AttributeColumn, AttributeOwner, AttributeValues, Block, BlockScan, Dictionary, EachParts, Exceptions, PartSize,
     RowGroup, RunPart, SpanAttribute, SpanGlance, SpanParts, TextColumn,
 };
+pub use skip::SkipIndex;
 pub use summary::{BlockSummary, ServiceCount};
 
 /// Number of a section.
@@ -57,6 +60,8 @@ impl SectionId {
     pub const LATENCY: Self = Self(4);
     /// Keys of the series that histograms have beside those of the rows; written and read by another module.
     pub const FAMILIES: Self = Self(5);
+    /// What the block cannot hold. Missing in blocks of earlier programs.
+    pub const SKIP: Self = Self(6);
     /// Row group 0; group g follows at distance g.
     pub const FIRST_GROUP: Self = Self(16);
 

@@ -12,7 +12,7 @@ use super::encode::encode_with;
 use super::header::Header;
 use super::samples::{Dice, any_batch, canonical, shop};
 use super::*;
-use crate::model::{Conventions, DurationNanos, SeriesKey, SpanBatch, SpanId, TraceId, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SeriesKey, SpanBatch, SpanId, TraceId, UnixNanos, Value};
 
 const ANY: std::ops::RangeInclusive<DurationNanos> = DurationNanos(0)..=DurationNanos(u64::MAX);
 
@@ -92,6 +92,35 @@ proptest! {
     }
 
     #[test]
+    fn the_skip_index_excludes_nothing_that_is_there(batch in any_batch(1..40)) {
+        let batches = shared(vec![batch]);
+        let (ordered, encoded) = write(&batches);
+        let block = Block::open(&encoded.sections).unwrap();
+        let index = block.skip_index(&encoded.sections).unwrap();
+        let check = |owner, rows| {
+            for attribute in batches[0].attributes(rows) {
+                let text = match attribute.value {
+                    Value::String(text) => batches[0].text(text),
+                    Value::Nested(_) => b"any",
+                    _ => continue,
+                };
+                assert!(index.may_have_text(owner, batches[0].text(attribute.key), text).unwrap());
+            }
+        };
+        for (row, of) in ordered.rows.iter().enumerate() {
+            let span = &batches[0].spans[of.row as usize];
+            check(AttributeOwner::Span, span.attributes);
+            batches[0].events(span.events).iter().for_each(|event| check(AttributeOwner::Event, event.attributes));
+            batches[0].links(span.links).iter().for_each(|link| check(AttributeOwner::Link, link.attributes));
+            let series: Vec<bool> = (0..encoded.series.len()).map(|at| at == encoded.row_series[row] as usize).collect();
+            prop_assert!(index.groups(Some(&series), span.latency())[row / GROUP_ROWS]);
+            let service = &encoded.series[encoded.row_series[row] as usize].service;
+            let of_service = index.series_of_services(|count| count.service == **service).unwrap();
+            prop_assert!(of_service[encoded.row_series[row] as usize]);
+        }
+    }
+
+    #[test]
     fn a_damaged_block_never_panics(
         batch in any_batch(1..30),
         section in any::<prop::sample::Index>(),
@@ -115,6 +144,10 @@ fn touch_everything(sections: &Stored) {
     let _rows = block.rows_of_trace(sections, TraceId([3; 16]));
     let _series = block.series(sections);
     let _scan = block.scan_latency(sections, &ANY, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
+    if let Ok(index) = block.skip_index(sections) {
+        let _text = index.may_have_text(AttributeOwner::Span, b"http.route", b"/");
+        let _groups = index.groups(index.series_of_services(|_| true).as_deref(), Some(DurationNanos(7)));
+    }
     let _scan = block.scan(sections, |scan| {
         let (_series, _scopes) = (scan.series(), scan.scopes());
         let keys = ["key.0", "key.1", "key.2", "key.3", "http.route", "server.port"];
@@ -395,4 +428,44 @@ fn blocks_for_fuzzing_are_whole_and_are_written_when_asked_for() {
             std::fs::write(dir.join(name), bytes).unwrap();
         }
     }
+}
+
+#[test]
+fn the_skip_index_excludes_most_of_what_is_not_there() {
+    let batches = shared(shop(3 * GROUP_ROWS, 5));
+    let (ordered, encoded) = write(&batches);
+    let block = Block::open(&encoded.sections).unwrap();
+    let index = block.skip_index(&encoded.sections).unwrap();
+    let seems_there = |n: &u32| index.may_have_text(AttributeOwner::Span, b"http.route", &n.to_be_bytes()).unwrap();
+    let n_wrong = (0..10_000).filter(seems_there).count();
+    assert!(n_wrong < 200, "{n_wrong} of 10,000 texts that nobody sent seem to be there");
+    assert!(!index.may_have_text(AttributeOwner::Event, b"http.route", b"/").unwrap(), "events have no such key");
+
+    let latency_of = |row: &RowRef| batches[row.batch as usize].spans[row.row as usize].latency();
+    for wanted in 0..encoded.series.len() {
+        let series: Vec<bool> = (0..encoded.series.len()).map(|at| at == wanted).collect();
+        let rows = ordered.rows.chunks(GROUP_ROWS).zip(encoded.row_series.chunks(GROUP_ROWS)).enumerate();
+        for (group, (rows, of_rows)) in rows {
+            let own = rows.iter().zip(of_rows).filter(|(_, series)| **series as usize == wanted);
+            let longest = own.filter_map(|(row, _)| latency_of(row)).max();
+            let may_last = |nanos: u64| index.groups(Some(&series), Some(DurationNanos(nanos)))[group];
+            assert_eq!(may_last(0), longest.is_some());
+            if let Some(longest) = longest {
+                assert!(may_last(longest.0));
+                assert!(!may_last(longest.0 + longest.0 / 16), "a longer one than {longest:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_without_a_skip_index_is_passed_by_for_nothing() {
+    let (_, mut encoded) = write(&shared(shop(200, 5)));
+    let section = encoded.sections.iter_mut().find(|(section, _)| *section == SectionId::SKIP).unwrap();
+    section.1.clear();
+    let block = Block::open(&encoded.sections).unwrap();
+    let index = block.skip_index(&encoded.sections).unwrap();
+    assert!(index.may_have_text(AttributeOwner::Span, b"http.route", b"nobody sent this").unwrap());
+    assert_eq!(index.groups(None, Some(DurationNanos(u64::MAX))), [true]);
+    assert!(index.series_of_services(|_| true).is_none());
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SpanGlance, SpanParts};
+use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SkipIndex, SpanGlance, SpanParts};
 use crate::latency::{Slot, SlotLatency, SlotTableReader};
 use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
@@ -302,6 +302,18 @@ impl OpenPartition {
         read: impl FnOnce(&BlockScan<'_>) -> Result<T, BlockError>,
     ) -> Result<T, StoreError> {
         self.with_block(block_no, |block, sections| block.scan(sections, read))
+    }
+
+    /// Gives `read` the skip index of a block.
+    ///
+    /// # Errors
+    /// `Block` or `Damaged`.
+    pub fn skip_index<T>(
+        &self,
+        block_no: u64,
+        read: impl FnOnce(&SkipIndex<'_>) -> Result<T, BlockError>,
+    ) -> Result<T, StoreError> {
+        self.with_block(block_no, |block, sections| read(&block.skip_index(sections)?))
     }
 
     fn with_block<T>(

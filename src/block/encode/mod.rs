@@ -5,6 +5,7 @@ mod group;
 mod index;
 mod scopes;
 mod shapes;
+mod skip;
 mod survey;
 
 pub(super) use column::{TEXTS_CODED, TEXTS_CODED_BY, TEXTS_PLAIN, TEXTS_SAME};
@@ -102,6 +103,7 @@ pub(super) fn encode_with(
         (SectionId::DICTIONARIES, dictionary_bytes),
         (SectionId::TABLES, table_bytes),
     ];
+    sections.push((SectionId::SKIP, skip::skip_index(&spans, &survey, &mut packer)));
     sections.append(&mut groups);
     let series = survey.series.into_iter().map(SeriesKey::into_owned).collect();
     Ok(Encoded { sections, series, row_series: survey.row_series, summary: survey.summary })

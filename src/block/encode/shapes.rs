@@ -103,7 +103,13 @@ impl<'a> Shapes<'a> {
         self.attribute_index.push(hash)
     }
 
-    fn members(&self, shape: u32) -> &[u32] {
+    /// Owners and keys of the attributes, by number.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (Owner, &[u8])> {
+        self.attributes.iter().map(|known| (known.owner, known.key))
+    }
+
+    /// The numbers of a shape's attributes, in their order.
+    pub(super) fn members(&self, shape: u32) -> &[u32] {
         let shape = shape as usize;
         let start = shape.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         self.ends.get(shape).and_then(|end| self.members.get(start..*end)).unwrap_or_default()

@@ -35,7 +35,7 @@ use crate::model::{DurationNanos, SeriesKey, Span, TraceId, UnixNanos};
 /// bytes per distinct trace, and the names of the services.
 #[derive(Debug)]
 pub struct Block {
-    header: Header,
+    pub(super) header: Header,
     filter: TraceFilter,
 }
 
@@ -60,7 +60,7 @@ impl Block {
     pub fn section_ids(&self) -> Vec<SectionId> {
         let tables = [SectionId::HEADER, SectionId::FILTER, SectionId::DICTIONARIES, SectionId::TABLES];
         let groups = (0..self.header.groups.len()).map(SectionId::of_group);
-        tables.into_iter().chain([SectionId::LATENCY, SectionId::FAMILIES]).chain(groups).collect()
+        tables.into_iter().chain([SectionId::LATENCY, SectionId::FAMILIES, SectionId::SKIP]).chain(groups).collect()
     }
 
     /// Whether the block can hold spans of the trace: never wrong when it says no, in about 1 of 1,700 cases when yes.

@@ -10,7 +10,7 @@ use super::tables::Tables;
 /// Bytes of one part of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartSize {
-    /// `header`, `filter`, `tables`, the name of a fixed column, or the key of an attribute and the type of its values.
+    /// `header`, `filter`, `tables`, `skip index`, the name of a fixed column, or the key of an attribute and the type of its values.
     pub name: String,
     /// In the row groups; of a part that is no column, all of it.
     pub bytes: u64,
@@ -21,8 +21,13 @@ pub struct PartSize {
 /// The parts of a block: sections that are no columns, then the columns, ascending.
 pub(super) fn sizes(header: &Header, sections: &dyn Sections) -> Result<Vec<PartSize>, BlockError> {
     let mut parts = Vec::new();
-    for (section, name) in [(SectionId::HEADER, "header"), (SectionId::FILTER, "filter"), (SectionId::TABLES, "tables")]
-    {
+    let sections_named = [
+        (SectionId::HEADER, "header"),
+        (SectionId::FILTER, "filter"),
+        (SectionId::TABLES, "tables"),
+        (SectionId::SKIP, "skip index"),
+    ];
+    for (section, name) in sections_named {
         let bytes = u64::from(sections.section_len(section)?);
         parts.push(PartSize { name: name.to_owned(), bytes, dictionary_bytes: 0 });
     }

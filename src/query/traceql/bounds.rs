@@ -71,26 +71,30 @@ fn compared(operator: Comparison, literal: &Literal) -> RangeInclusive<DurationN
 
 /// A service name that every span has of which the filter is true: not empty, and so that of its series, too.
 pub(super) fn service(expression: &Expression) -> Option<&str> {
-    match expression {
-        Expression::All(parts) => parts.iter().find_map(service),
-        Expression::Compare { operator: Comparison::Equal, left, right } => {
-            let sides = [(left, right), (right, left)];
-            sides.into_iter().find_map(|(field, name)| match (field.as_ref(), name.as_ref()) {
-                (
-                    Expression::Field(Field::Attribute { scope: AttributeScope::Resource, key }),
-                    Expression::Literal(Literal::String(name)),
-                ) if key == "service.name" && !name.is_empty() => Some(name.as_str()),
-                _ => None,
-            })
-        }
-        Expression::Literal(_)
-        | Expression::Field(_)
-        | Expression::Any(_)
-        | Expression::Not(_)
-        | Expression::Negative(_)
-        | Expression::Compare { .. }
-        | Expression::Arithmetic { .. }
-        | Expression::Matches { .. }
-        | Expression::Exists { .. } => None,
+    let is_service = |field: &Field| matches!(field, Field::Attribute { scope: AttributeScope::Resource, key } if key == "service.name");
+    demanded(expression, &is_service)
+}
+
+/// A span name that every span has of which the filter is true: not empty.
+pub(super) fn name(expression: &Expression) -> Option<&str> {
+    demanded(expression, &|field| *field == Field::Intrinsic(Intrinsic::Name))
+}
+
+/// A text, not empty, that such a field of every span is equal to of which the filter is true.
+fn demanded<'e>(expression: &'e Expression, is_wanted: &dyn Fn(&Field) -> bool) -> Option<&'e str> {
+    if let Expression::All(parts) = expression {
+        return parts.iter().find_map(|part| demanded(part, is_wanted));
+    }
+    let (_, text) = equal_text(expression).filter(|(field, _)| is_wanted(field))?;
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// The field and the text of a comparison for equality.
+pub(super) fn equal_text(expression: &Expression) -> Option<(&Field, &str)> {
+    let Expression::Compare { operator: Comparison::Equal, left, right } = expression else { return None };
+    match (left.as_ref(), right.as_ref()) {
+        (Expression::Field(field), Expression::Literal(Literal::String(text)))
+        | (Expression::Literal(Literal::String(text)), Expression::Field(field)) => Some((field, text)),
+        _ => None,
     }
 }

@@ -8,9 +8,11 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use super::ast::{AttributeScope, Field, Intrinsic};
-use super::row;
 use super::value::Datum;
-use crate::block::{AttributeColumn, AttributeValues, BlockError, BlockScan, Dictionary, RowGroup, SpanAttribute};
+use super::{row, skip};
+use crate::block::{
+    AttributeColumn, AttributeOwner, AttributeValues, BlockError, BlockScan, Dictionary, RowGroup, SpanAttribute,
+};
 
 /// Attributes of spans that are asked for in a block.
 pub(super) struct BlockFields<'b> {
@@ -31,8 +33,13 @@ impl<'b> BlockFields<'b> {
     }
 
     /// Whether a span of the block can have a value of the field for which `holds` is true, as far as the tables tell: without
-    /// a look at any row. Cost: O(scopes) or O(series) of the block.
-    pub(super) fn may_have(&self, field: &Field, holds: &mut dyn FnMut(Datum<'_>) -> bool) -> Result<bool, BlockError> {
+    /// a look at any row. If it is true of one text alone, that is `equal_to`. Cost: O(scopes) or O(series) of the block.
+    pub(super) fn may_have(
+        &self,
+        field: &Field,
+        equal_to: Option<&str>,
+        holds: &mut dyn FnMut(Datum<'_>) -> bool,
+    ) -> Result<bool, BlockError> {
         let is_absent = |key: &str| {
             let mut known = self.attributes.iter();
             known.find(|(known, _)| *known == key).is_some_and(|(_, attribute)| attribute.is_absent())
@@ -43,8 +50,13 @@ impl<'b> BlockFields<'b> {
                 Ok(names.into_iter().any(holds))
             }
             Field::Attribute { scope: AttributeScope::Span, key } if is_absent(key) => Ok(holds(Datum::Nil)),
-            Field::Attribute { scope: AttributeScope::Unscoped, key } if is_absent(key) => {
-                self.scopes_have(field, holds)
+            Field::Attribute { scope: AttributeScope::Unscoped, key } => {
+                let may_be_of_span = match equal_to {
+                    _ if is_absent(key) => false,
+                    Some(text) => skip::may_have_text(AttributeOwner::Span, key, text, &self.scan.skip_index()?)?,
+                    None => true,
+                };
+                Ok(may_be_of_span || self.scopes_have(field, holds)?)
             }
             field if field.is_of_scope() => self.scopes_have(field, holds),
             _ => Ok(true),

@@ -4,8 +4,8 @@
 use super::ast::{AttributeScope, Expression, Field, Intrinsic};
 use super::columns::{BlockFields, FieldAnswers, GroupFields};
 use super::evaluate::evaluate;
-use super::row;
 use super::value::Datum;
+use super::{bounds, row};
 use crate::block::{BlockError, BlockScan};
 
 /// A condition on the rows of a block.
@@ -77,9 +77,20 @@ impl<'f> Condition<'f> {
             Self::Constant(holds) => Ok(*holds),
             Self::OneField { expression, answers } => {
                 let mut holds = |datum: Datum<'_>| evaluate(expression, &mut |_| datum.clone()).is_true();
-                block.may_have(answers.field(), &mut holds)
+                let equal_to = bounds::equal_text(expression).map(|(_, text)| text);
+                block.may_have(answers.field(), equal_to, &mut holds)
             }
             Self::Not(_) | Self::Fields(_) | Self::Items(_) => Ok(true),
+        }
+    }
+
+    /// Whether rows are asked one by one.
+    pub(super) fn is_by_row(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::is_by_row),
+            Self::Not(operand) => operand.is_by_row(),
+            Self::Constant(_) | Self::OneField { .. } => false,
+            Self::Fields(_) | Self::Items(_) => true,
         }
     }
 

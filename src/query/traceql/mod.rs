@@ -26,6 +26,7 @@ mod normal;
 mod parse;
 mod row;
 mod scan;
+mod skip;
 mod spans;
 mod spanset;
 #[cfg(test)]

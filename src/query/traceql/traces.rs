@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use super::columns::{BlockFields, GroupFields};
 use super::compile::Condition;
-use super::{Filter, SpanScan, bounds};
-use crate::block::{BlockError, BlockScan, BlockSummary, ServiceCount};
+use super::{Filter, SpanScan, bounds, skip};
+use crate::block::{BlockError, BlockScan, BlockSummary, ServiceCount, SkipIndex};
 use crate::model::{DurationNanos, SpanBatch, TimeRange, TraceId, UnixNanos};
 use crate::store::{OpenPartition, StoreError};
 
@@ -29,6 +29,9 @@ struct Wanted<'f> {
     bit: u64,
     /// Outside of these it is true of no span.
     latencies: RangeInclusive<DurationNanos>,
+    /// The row groups that it may be true in.
+    groups: Vec<bool>,
+    filter: &'f Filter,
     condition: Condition<'f>,
 }
 
@@ -70,70 +73,79 @@ impl<'f> TraceScan<'f> {
     /// # Errors
     /// `Block` or `Damaged`; `each` may have been called before.
     pub fn scan_block(&self, open: &OpenPartition, block_no: u64, each: EachTrace<'_>) -> Result<(), StoreError> {
-        open.scan(block_no, |scan| self.scan_columns(scan, each))
+        let wanted = open.skip_index(block_no, |index| self.wanted(index))?;
+        if wanted.is_empty() { Ok(()) } else { open.scan(block_no, |scan| self.scan_columns(scan, wanted, each)) }
     }
 
-    fn scan_columns(&self, scan: &BlockScan<'_>, each: EachTrace<'_>) -> Result<(), BlockError> {
-        // A filter that nothing in the block can fulfil needs no look.
-        let summary = scan.summary();
-        let mut wanted: Vec<Wanted<'_>> = Vec::new();
-        let mut names = Vec::new();
+    /// The filters that may be true in a block, as far as can be said without a look at tables and columns.
+    fn wanted(&self, index: &SkipIndex<'_>) -> Result<Vec<Wanted<'f>>, BlockError> {
+        let mut wanted = Vec::new();
         for (number, filter) in (0..).zip(self.filters) {
-            if (SpanScan { filter: Some(filter), range: self.range }).may_be_in(summary) {
+            if !(SpanScan { filter: Some(filter), range: self.range }).may_be_in(index.summary()) {
+                continue;
+            }
+            let groups = skip::groups(&filter.root, index)?;
+            if groups.contains(&true) {
                 let (bit, latencies) = (1_u64.checked_shl(number).unwrap_or(0), bounds::latencies(&filter.root));
-                wanted.push(Wanted { bit, latencies, condition: Condition::of(&filter.root) });
-                filter.root.fields(&mut |field| names.push(field));
+                wanted.push(Wanted { bit, latencies, groups, filter, condition: Condition::of(&filter.root) });
             }
         }
+        Ok(wanted)
+    }
+
+    fn scan_columns(
+        &self,
+        scan: &BlockScan<'_>,
+        wanted: Vec<Wanted<'f>>,
+        each: EachTrace<'_>,
+    ) -> Result<(), BlockError> {
+        let mut names = Vec::new();
+        self.filters.iter().for_each(|filter| filter.root.fields(&mut |field| names.push(field)));
         let fields = BlockFields::find(scan, &names)?;
         let mut possible = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            if wanted.condition.may_hold(&fields)? {
+        for mut wanted in wanted {
+            if let Some(groups) = skip::groups_of_series(&wanted.filter.root, scan)? {
+                wanted.groups = groups;
+            }
+            if wanted.groups.contains(&true) && wanted.condition.may_hold(&fields)? {
                 possible.push(wanted);
             }
         }
-        let mut wanted = possible;
-        if wanted.is_empty() {
-            return Ok(());
-        }
         for number in 0..scan.n_groups() {
-            if self.scan_group(&fields.group(number), &mut wanted, each)?.is_break() {
+            let wanted = possible.iter_mut().filter(|wanted| wanted.groups.get(number) == Some(&true));
+            if self.scan_group(&fields.group(number), wanted, each)?.is_break() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn scan_group(
+    fn scan_group<'w>(
         &self,
         fields: &GroupFields<'_>,
-        wanted: &mut [Wanted<'_>],
+        wanted: impl Iterator<Item = &'w mut Wanted<'f>>,
         each: EachTrace<'_>,
-    ) -> Result<ControlFlow<()>, BlockError> {
-        let mut left: Vec<(&mut Wanted<'_>, Vec<bool>)> = Vec::with_capacity(wanted.len());
+    ) -> Result<ControlFlow<()>, BlockError>
+    where
+        'f: 'w,
+    {
+        let mut found: Vec<(u64, Vec<bool>)> = Vec::new();
         for wanted in wanted {
-            let may_last = wanted.may_last(fields)?;
-            if may_last.contains(&true) {
-                left.push((wanted, may_last));
+            let mut rows = wanted.may_last(fields)?;
+            // Starts are read of what was found alone, but for conditions that are asked row by row.
+            if wanted.condition.is_by_row() {
+                self.keep_within(fields, &mut rows)?;
+            }
+            let mut rows = wanted.condition.select(fields, rows)?;
+            if rows.contains(&true) {
+                self.keep_within(fields, &mut rows)?;
+                found.push((wanted.bit, rows));
             }
         }
-        if left.is_empty() {
+        if found.iter().all(|(_, rows)| !rows.contains(&true)) {
             return Ok(ControlFlow::Continue(()));
         }
         let starts = fields.group.starts()?;
-        let mut found: Vec<(u64, Vec<bool>)> = Vec::with_capacity(left.len());
-        for (Wanted { bit, condition, .. }, mut within) in left {
-            for (within, start) in within.iter_mut().zip(starts) {
-                *within &= self.range.contains(UnixNanos(*start));
-            }
-            let of_filter = condition.select(fields, within)?;
-            if of_filter.contains(&true) {
-                found.push((*bit, of_filter));
-            }
-        }
-        if found.is_empty() {
-            return Ok(ControlFlow::Continue(()));
-        }
         for (trace, rows) in fields.group.traces()? {
             let (mut met, mut first) = (0, usize::MAX);
             for (bit, of_filter) in &found {
@@ -150,6 +162,16 @@ impl<'f> TraceScan<'f> {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Forgets rows that start outside of the range.
+    fn keep_within(&self, fields: &GroupFields<'_>, rows: &mut [bool]) -> Result<(), BlockError> {
+        if rows.contains(&true) {
+            for (row, start) in rows.iter_mut().zip(fields.group.starts()?) {
+                *row &= self.range.contains(UnixNanos(*start));
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` for every wanted span of a batch, until it breaks.

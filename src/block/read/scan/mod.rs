@@ -28,6 +28,7 @@ use super::known::{callers_of, parent_row, parents_of_rows};
 use super::spans::{SpanParts, SpanReader, SpanSource, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
+use crate::block::SkipIndex;
 use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
 use crate::block::columns::{self as column, ColumnId, Kind, Owner};
 use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanId, TraceId, UnixNanos};
@@ -85,6 +86,14 @@ impl BlockScan<'_> {
     /// Counts and bounds.
     pub fn summary(&self) -> &BlockSummary {
         &self.header.summary
+    }
+
+    /// What the block cannot hold.
+    ///
+    /// # Errors
+    /// `Damaged`, or as the sections fail.
+    pub fn skip_index(&self) -> Result<SkipIndex<'_>, BlockError> {
+        SkipIndex::read(self.header, self.sections)
     }
 
     /// Row groups; all but the last have 4,096 rows.
