@@ -24,7 +24,7 @@ pub struct TraceScan<'f> {
 pub type EachTrace<'a> = &'a mut dyn FnMut(TraceId, u64, UnixNanos) -> ControlFlow<()>;
 
 /// A filter while a block is read.
-struct Wanted<'f> {
+pub(super) struct Wanted<'f> {
     /// By its position.
     bit: u64,
     /// Outside of these it is true of no span.
@@ -78,7 +78,7 @@ impl<'f> TraceScan<'f> {
     }
 
     /// The filters that may be true in a block, as far as can be said without a look at tables and columns.
-    fn wanted(&self, index: &SkipIndex<'_>) -> Result<Vec<Wanted<'f>>, BlockError> {
+    pub(super) fn wanted(&self, index: &SkipIndex<'_>) -> Result<Vec<Wanted<'f>>, BlockError> {
         let mut wanted = Vec::new();
         for (number, filter) in (0..).zip(self.filters) {
             if !(SpanScan { filter: Some(filter), range: self.range }).may_be_in(index.summary()) {
@@ -93,7 +93,7 @@ impl<'f> TraceScan<'f> {
         Ok(wanted)
     }
 
-    fn scan_columns(
+    pub(super) fn scan_columns(
         &self,
         scan: &BlockScan<'_>,
         wanted: Vec<Wanted<'f>>,

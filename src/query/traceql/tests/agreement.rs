@@ -1,6 +1,6 @@
 //! Columns say what rows say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::random::{Dice, FIELDS, batch, filter};
 use crate::block::{Block, Ordered, SectionId, encode, order};
 use crate::cli::shop::{Grouping, PreEncoded};
 use crate::latency::counting_instant;
-use crate::model::{Conventions, DurationNanos, SeriesKey, SpanBatch, SpanKind, TimeRange, UnixNanos};
+use crate::model::{Conventions, DurationNanos, SeriesKey, SpanBatch, SpanKind, TimeRange, TraceId, UnixNanos};
 use crate::otlp::{DecodeOptions, decode};
 use crate::query::SpansWanted;
-use crate::query::traceql::{Field, FieldValue, Filter, FoundSpan, Groups, RowScan, ServiceChoice};
+use crate::query::traceql::{Field, FieldValue, Filter, FoundSpan, Groups, RowScan, ServiceChoice, TraceScan};
 
 pub(super) const HORIZON: UnixNanos = UnixNanos(1_790_000_000_000_000_000);
 
@@ -79,6 +79,39 @@ impl Stored {
         rows
     }
 
+    /// What a scan for traces finds of each: the filters that spans of it meet, and the earliest start of these spans.
+    fn found_of_traces(&self, wanted: &TraceScan<'_>) -> BTreeMap<TraceId, (u64, u64)> {
+        let block = Block::open(&self.sections).unwrap();
+        let filters = wanted.wanted(&block.skip_index(&self.sections).unwrap()).unwrap();
+        let mut found = BTreeMap::new();
+        let scanned = block.scan(&self.sections, |scan| {
+            wanted.scan_columns(scan, filters, &mut |trace, met, start| {
+                let known = found.entry(trace).or_insert((met, start.0));
+                *known = (known.0 | met, start.0.min(known.1));
+                ControlFlow::Continue(())
+            })
+        });
+        scanned.unwrap();
+        found
+    }
+
+    fn check_traces(&self, wanted: &TraceScan<'_>) -> usize {
+        let mut expected: BTreeMap<TraceId, (u64, u64)> = BTreeMap::new();
+        for place in &self.ordered.rows {
+            let (batch, row) = (&self.batches[place.batch as usize], place.row as usize);
+            let (span, start) = (&batch.spans[row], batch.spans[row].start_time_unix_nano);
+            let bits = wanted.filters.iter().enumerate().filter(|(_, filter)| filter.matches(batch, row));
+            let met = bits.map(|(bit, _)| 1 << bit).sum::<u64>();
+            if wanted.range.contains(start) && met != 0 {
+                let known = expected.entry(span.trace_id).or_insert((met, start.0));
+                *known = (known.0 | met, start.0.min(known.1));
+            }
+        }
+        let texts: Vec<String> = wanted.filters.iter().map(ToString::to_string).collect();
+        assert_eq!(self.found_of_traces(wanted), expected, "{texts:?} {:?}", wanted.range);
+        expected.len()
+    }
+
     #[track_caller]
     fn check(&self, wanted: &RowScan) -> usize {
         let (found, expected) = (self.found(wanted), self.expected(wanted));
@@ -131,6 +164,19 @@ proptest! {
             let _n = stored.check(&wanted);
         }
     }
+
+    #[test]
+    fn traces_of_any_block_are_found_by_the_filters_that_are_true_of_their_spans(seed in any::<u64>()) {
+        let mut dice = Dice(seed);
+        let n_spans = dice.pick(&[1, 40, 400]);
+        let stored = Stored::of(vec![batch(&mut dice, n_spans)]);
+        for _ in 0..24 {
+            let depth = dice.below(3);
+            let filters: Vec<Filter> = (0..=dice.below(3)).filter_map(|_| filter(&mut dice, depth).parse().ok()).collect();
+            let range = random_scan(&mut dice).range;
+            let _n = stored.check_traces(&TraceScan { filters: &filters, range });
+        }
+    }
 }
 
 #[test]
@@ -154,7 +200,8 @@ fn every_field_agrees_over_several_row_groups() {
             "= server",
             "=~ `.*[0-7]`",
         ] {
-            if let Ok(filter) = format!("{field} {condition}").parse() {
+            if let Ok(filter) = format!("{field} {condition}").parse::<Filter>() {
+                n_found += stored.check_traces(&TraceScan { filters: &[filter.clone()], range: wanted.range });
                 wanted.filter = Some(filter);
                 n_found += stored.check(&wanted);
             }
