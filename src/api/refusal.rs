@@ -65,7 +65,7 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
 
 fn query_codes(error: &QueryError) -> (Code, StatusCode) {
     match error {
-        QueryError::Starting | QueryError::TooLong { .. } | QueryError::Abandoned => {
+        QueryError::Starting | QueryError::TooLong { .. } | QueryError::NoTurn { .. } | QueryError::Abandoned => {
             (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
         }
         QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {

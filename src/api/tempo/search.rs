@@ -3,19 +3,18 @@
 
 use std::collections::HashMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::api::refusal::query_status;
 use crate::api::{Doors, text};
 use crate::query::traceql::{FILTERS_MAX, FieldValue, Problem, SpanQuery, TraceQlError};
-use crate::query::{SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
+use crate::query::{QueryError, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
 
 use super::parameters::{Bad, Parameters};
-use super::{DOOR, logfmt, wire, with_coverage};
+use super::{DOOR, json, logfmt, wire, with_coverage};
 
 /// Traces of one answer.
 const TRACES_MAX: usize = 10_000;
@@ -28,8 +27,13 @@ pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Response {
         Ok(question) => question,
         Err(bad) => return text(StatusCode::BAD_REQUEST, bad),
     };
-    match doors.ask(DOOR, move |query| query.search(&question)).await {
-        Ok(answer) => with_coverage(Json(wire::SearchResponse::of(&answer)).into_response(), &answer.coverage),
+    let found = doors.ask(DOOR, move |query| {
+        let answer = query.search(&question)?;
+        let written = serde_json::to_vec(&wire::SearchResponse::of(&answer)).map_err(|_| QueryError::Failed)?;
+        Ok((written, answer.coverage))
+    });
+    match found.await {
+        Ok((written, coverage)) => with_coverage(json(written), &coverage),
         Err(error) => text(query_status(&error), error.to_string()),
     }
 }
