@@ -459,11 +459,12 @@ impl Search<'_> {
             self.answer.coverage.missing(reason);
         }
         *shown_before += shown;
-        let spans = set.rows.iter().take(shown).filter_map(|row| span_of(trace, batch, *row, &self.shown));
+        let mut spans = Vec::with_capacity(shown);
+        spans.extend(set.rows.iter().take(shown).filter_map(|row| span_of(trace, batch, *row, &self.shown)));
         let named = |value: Option<FieldValue>| value.map_or_else(|| FieldValue::String("nil".to_owned()), keyword);
         SpanSet {
             matched: set.rows.len() as u64,
-            spans: spans.collect(),
+            spans,
             attributes: set.attributes.into_iter().map(|(key, value)| (key, named(value))).collect(),
         }
     }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::api::refusal::query_status;
@@ -29,7 +30,9 @@ pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Response {
     };
     let found = doors.ask(DOOR, move |query| {
         let answer = query.search(&question)?;
-        let written = serde_json::to_vec(&wire::SearchResponse::of(&answer)).map_err(|_| QueryError::Failed)?;
+        let traces: Vec<&SearchTrace> = answer.traces.iter().collect();
+        let whole = Whole { traces: OneByOne { columns: Columns::of(&traces), traces }, metrics: metrics(&answer) };
+        let written = serde_json::to_vec(&whole).map_err(|_| QueryError::Failed)?;
         Ok((written, answer.coverage))
     });
     match found.await {
@@ -77,20 +80,39 @@ pub(super) fn refused(error: &TraceQlError) -> Bad {
     }
 }
 
+/// A `wire::SearchResponse` that is never there as a whole.
+#[derive(Serialize)]
+struct Whole<'a> {
+    traces: OneByOne<'a>,
+    metrics: wire::SearchMetrics,
+}
+
+struct OneByOne<'a> {
+    columns: Columns<'a>,
+    traces: Vec<&'a SearchTrace>,
+}
+
+impl Serialize for OneByOne<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.traces.iter().map(|trace| self.columns.trace(trace)))
+    }
+}
+
 impl wire::SearchResponse {
     pub(super) fn of(answer: &SearchAnswer) -> Self {
-        let jobs = narrow(answer.jobs);
-        Self {
-            traces: traces(&answer.traces.iter().collect::<Vec<_>>()),
-            metrics: Some(wire::SearchMetrics {
-                inspected_traces: narrow(answer.traces.len() as u64),
-                total_blocks: narrow(answer.inspected_blocks),
-                completed_jobs: jobs,
-                total_jobs: jobs,
-                inspected_spans: answer.inspected_spans,
-                ..wire::SearchMetrics::default()
-            }),
-        }
+        Self { traces: traces(&answer.traces.iter().collect::<Vec<_>>()), metrics: Some(metrics(answer)) }
+    }
+}
+
+fn metrics(answer: &SearchAnswer) -> wire::SearchMetrics {
+    let jobs = narrow(answer.jobs);
+    wire::SearchMetrics {
+        inspected_traces: narrow(answer.traces.len() as u64),
+        total_blocks: narrow(answer.inspected_blocks),
+        completed_jobs: jobs,
+        total_jobs: jobs,
+        inspected_spans: answer.inspected_spans,
+        ..wire::SearchMetrics::default()
     }
 }
 
