@@ -143,14 +143,9 @@ impl<'a> Parser<'a> {
         Some(comparison)
     }
 
-    pub(super) fn expect(&mut self, sign: &'static str) -> Result<(), TraceQlError> {
-        if self.take(sign) {
-            return Ok(());
-        }
-        Err(self.unexpected(match sign {
-            "(" => "`(`",
-            _ => "`)`",
-        }))
+    /// Passes by a sign, or says what was expected.
+    pub(super) fn expect(&mut self, sign: &str, expected: &'static str) -> Result<(), TraceQlError> {
+        if self.take(sign) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
     /// The next word, when it is a name.

@@ -174,7 +174,7 @@ impl Reading<'_> {
         self.part()?;
         if self.parser.take("(") {
             let inner = self.staged()?;
-            expect(&mut self.parser, ")", "an operator, a second stage or `)`")?;
+            self.parser.expect(")", "an operator, a second stage or `)`")?;
             return Ok(inner);
         }
         match self.number()? {
@@ -216,9 +216,9 @@ impl Reading<'_> {
             _ => return Err(self.parser.unexpected("a second stage: topk(n) or bottomk(n)")),
         };
         self.parser.pass();
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let n = self.count(TOP_MAX)?;
-        expect(&mut self.parser, ")", "`)`")?;
+        self.parser.expect(")", "`)`")?;
         Ok(stage(n))
     }
 
@@ -267,7 +267,7 @@ impl Reading<'_> {
             return Err(self.parser.unexpected(FUNCTION));
         }
         self.parser.pass();
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let function = match name {
             "rate" => MetricsFunction::Rate,
             "count_over_time" => MetricsFunction::CountOverTime,
@@ -284,7 +284,7 @@ impl Reading<'_> {
                 }
             }
         };
-        expect(&mut self.parser, ")", "`)`")?;
+        self.parser.expect(")", "`)`")?;
         Ok(function)
     }
 
@@ -321,7 +321,7 @@ impl Reading<'_> {
         let mut within = None;
         if self.parser.take(",") {
             let start = self.instant()?;
-            expect(&mut self.parser, ",", "`,` and the end of the selection in unix nanoseconds")?;
+            self.parser.expect(",", "`,` and the end of the selection in unix nanoseconds")?;
             let end = self.instant()?;
             if end <= start {
                 return Err(self.fault(format!("the selection ends at {} and starts at {}", end.0, start.0)));
@@ -342,7 +342,7 @@ impl Reading<'_> {
     }
 
     fn by(&mut self) -> Result<Vec<(Field, String)>, TraceQlError> {
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let mut fields: Vec<(Field, String)> = Vec::new();
         loop {
             let start = self.parser.token().start;
@@ -360,7 +360,7 @@ impl Reading<'_> {
                 break;
             }
         }
-        expect(&mut self.parser, ")", "`,` or `)`")?;
+        self.parser.expect(")", "`,` or `)`")?;
         Ok(fields)
     }
 }
@@ -377,18 +377,14 @@ fn take_word(parser: &mut Parser<'_>, wanted: &str) -> bool {
     found
 }
 
-fn expect(parser: &mut Parser<'_>, sign: &str, expected: &'static str) -> Result<(), TraceQlError> {
-    if parser.take(sign) { Ok(()) } else { Err(parser.unexpected(expected)) }
-}
-
 /// How many exemplars the hints ask for, if they do.
 pub(in crate::query::traceql) fn hints(parser: &mut Parser<'_>) -> Result<Option<usize>, TraceQlError> {
     let mut exemplars = None;
-    expect(parser, "(", "`(`")?;
+    parser.expect("(", "`(`")?;
     loop {
         let (start, name) = (parser.token().start, parser.name());
         parser.pass();
-        expect(parser, "=", "`=`")?;
+        parser.expect("=", "`=`")?;
         let value: Token = parser.token().clone();
         let text = parser.word(&value);
         let is_known = HINTS.contains(&name) || name == "exemplars" || (name == "extrapolate" && text == "false");
@@ -408,6 +404,6 @@ pub(in crate::query::traceql) fn hints(parser: &mut Parser<'_>) -> Result<Option
             break;
         }
     }
-    expect(parser, ")", "`,` or `)`")?;
+    parser.expect(")", "`,` or `)`")?;
     Ok(exemplars)
 }

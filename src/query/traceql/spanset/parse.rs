@@ -63,15 +63,15 @@ fn stage(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
     match parser.name() {
         "by" => {
             parser.pass();
-            parser.expect("(")?;
+            parser.expect("(", "`(`")?;
             let expression = parser.value()?;
-            parser.expect(")")?;
+            parser.expect(")", "`)`")?;
             return Ok(Stage::By(expression));
         }
         "coalesce" => {
             parser.pass();
-            parser.expect("(")?;
-            parser.expect(")")?;
+            parser.expect("(", "`(`")?;
+            parser.expect(")", "`)`")?;
             return Ok(Stage::Coalesce);
         }
         "select" => {
@@ -104,7 +104,7 @@ fn is_of_metrics(name: &str) -> bool {
 }
 
 fn select(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
-    parser.expect("(")?;
+    parser.expect("(", "`(`")?;
     let mut fields = Vec::new();
     loop {
         let start = parser.token().start;
@@ -120,7 +120,7 @@ fn select(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
             break;
         }
     }
-    parser.expect(")")?;
+    parser.expect(")", "`)`")?;
     Ok(Stage::Select(fields))
 }
 
@@ -278,7 +278,7 @@ fn scalar(parser: &mut Parser<'_>, weakest: u8) -> Result<Scalar, TraceQlError> 
 fn number(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
     if parser.take("(") {
         let inner = parser.deeper(|parser| scalar(parser, SUM))?;
-        parser.expect(")")?;
+        parser.expect(")", "`)`")?;
         return Ok(inner);
     }
     if parser.take("-") {
@@ -310,7 +310,7 @@ fn aggregate(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
         return Err(parser.unexpected(SCALAR));
     }
     parser.pass();
-    parser.expect("(")?;
+    parser.expect("(", "`(`")?;
     let scalar = match aggregate {
         None => Scalar::Count,
         Some(aggregate) => {
@@ -320,7 +320,7 @@ fn aggregate(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
             Scalar::Aggregate { aggregate, of }
         }
     };
-    parser.expect(")")?;
+    parser.expect(")", "`)`")?;
     Ok(scalar)
 }
 
