@@ -184,12 +184,13 @@ impl Asking<'_> {
             range: self.intervals.range(),
             by: metrics.by.iter().map(|(field, _)| field).collect(),
             value: metrics.function.field(),
+            with_latency: self.shows,
         };
         let mut groups = GroupTable::default();
         let mut sums = Sums::new(metrics, self.intervals, self.found.len(), self.shows);
         let key = metrics.by.iter().map(|(_, written)| written.as_str()).collect::<Vec<_>>().join(", ");
         let mut found = self.blocks(|open, block_no, block| {
-            scan.scan_block(open, block_no, &mut groups, &mut |span| sums.span(block, &span))?;
+            scan.scan_block(open, block_no, &mut groups, &mut |rows| sums.rows(block, rows))?;
             Ok(bounded(&key, &groups, &sums))
         })?;
         let batches = heads(&mut found, self.snapshot);

@@ -45,7 +45,7 @@ pub use self::ast::{AttributeScope, Field, Intrinsic};
 pub use self::compare::{AttributeBounds, AttributeTable, CompareScan, ComparedSpan, EachCompared};
 pub use self::error::{Place, Problem, TraceQlError};
 pub use self::measure::{
-    EachMeasured, EachMeasuredInHeads, GroupTable, MeasureScan, MeasuredSpan, Number, fields_of_rows,
+    EachMeasured, EachMeasuredInHeads, GroupTable, MeasureScan, MeasuredRows, MeasuredSpan, Number, fields_of_rows,
 };
 pub use self::metrics::{
     BY_FIELDS_MAX, MetricsComparison, MetricsExpression, MetricsFunction, MetricsOperator, MetricsQuery, MetricsStage,
