@@ -98,31 +98,31 @@ impl<'q> Sums<'q> {
     /// Counts the spans of a row group of a block.
     pub(super) fn rows(&mut self, block: u32, rows: &MeasuredRows<'_>) {
         for span in rows.spans() {
-            self.span(block, &span);
+            let _shown = self.span(block, &span);
         }
     }
 
-    /// Counts one span, in a block or batch that the question numbers so.
+    /// Counts one span, in a block or batch that the question numbers so; whether it may be shown, as far as is known.
     #[inline]
-    pub(super) fn span(&mut self, block: u32, span: &MeasuredSpan) {
+    pub(super) fn span(&mut self, block: u32, span: &MeasuredSpan) -> bool {
         self.last = self.intervals.containing_near(span.at, self.last);
         let interval = self.last.0;
         let series = match &self.metrics.function {
             MetricsFunction::HistogramOverTime(_) => match power_above(span.value) {
                 Some(power) => span.group.saturating_mul(POWERS).saturating_add(power),
-                None => return,
+                None => return false,
             },
             _ => span.group,
         };
         self.spans += 1;
         let Some(number) = self.numbers.of((series, interval)) else {
             self.overflow = Some(("points", CELLS_MAX));
-            return;
+            return false;
         };
         if self.cells.len() <= number as usize {
             self.cells.push(Cell::default());
         }
-        let Some(cell) = self.cells.get_mut(number as usize) else { return };
+        let Some(cell) = self.cells.get_mut(number as usize) else { return false };
         cell.count += 1;
         let has_own_value = !self.metrics.function.counts();
         if has_own_value {
@@ -140,8 +140,10 @@ impl<'q> Sums<'q> {
                 let candidate =
                     Candidate { interval, query, block, row: span.row, at: span.at, latency, value, rank: 0 };
                 cell.show(Shown { order, candidate });
+                return true;
             }
         }
+        false
     }
 
     /// Its series, in the order in which their groups were met.

@@ -268,7 +268,18 @@ impl MeasureScan<'_> {
         }
     }
 
-    /// What a span of a batch says; `None` where it has no number.
+    /// What a span of a batch says, whatever it is and whenever it is counted; `None` where it has no number.
+    pub fn measured_row(
+        &self,
+        batch: &SpanBatch,
+        row: u32,
+        horizon: UnixNanos,
+        groups: &mut GroupTable,
+    ) -> Option<MeasuredSpan> {
+        groups.prepare(self.by.len());
+        self.measured(batch, row, horizon, groups)
+    }
+
     fn measured(
         &self,
         batch: &SpanBatch,
