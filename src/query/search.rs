@@ -23,7 +23,7 @@ use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 /// A search ends after this.
 const WITHIN: Duration = Duration::from_secs(30);
 /// Traces that have a part of what a query needs, some 50 bytes each.
-const PARTS_MAX: usize = 2_000_000;
+pub(super) const PARTS_MAX: usize = 2_000_000;
 /// Traces that are read together, once many had to be read.
 const READ_AT_ONCE_MAX: usize = 4_096;
 /// Spans of one answer, some hundred bytes each.

@@ -184,7 +184,7 @@ impl<'a> Parser<'a> {
         const BETWEEN_SPANS: [&str; 13] =
             ["|", ">>", "<<", "!>", "!<", "!>>", "!<<", "~", "&~", "&>", "&<", "&>>", "&<<"];
         let TokenKind::Sign(sign) = token.kind else { return None };
-        if self.place == Place::Search || !BETWEEN_SPANS.contains(&sign) {
+        if matches!(self.place, Place::Search | Place::Metrics) || !BETWEEN_SPANS.contains(&sign) {
             return None;
         }
         let because = if sign == "|" {

@@ -6,11 +6,12 @@ use super::super::Filter;
 use super::super::ast::{Arithmetic, Field};
 use super::super::error::{Place, Problem, TraceQlError, shown};
 use super::super::parse::Parser;
+use super::super::spanset;
 use super::super::token::{Token, TokenKind};
 use super::{
     BY_FIELDS_MAX, COMPARED_VALUES, COMPARED_VALUES_MAX, HINTS, MetricsComparison, MetricsExpression, MetricsFunction,
-    MetricsOperator, MetricsQuery, MetricsStage, PARTS_MAX, QUANTILES_MAX, QUERIES_MAX, SpanMetrics, TOP_MAX,
-    Threshold, is_numeric, no_number,
+    MetricsOperator, MetricsQuery, MetricsSource, MetricsStage, PARTS_MAX, QUANTILES_MAX, QUERIES_MAX, SpanMetrics,
+    TOP_MAX, Threshold, is_numeric, no_number,
 };
 use crate::latency::Quantile;
 use crate::model::UnixNanos;
@@ -239,7 +240,7 @@ impl Reading<'_> {
         if QUERIES_MAX < self.queries {
             return Err(self.fault(format!("a metrics query is made of at most {QUERIES_MAX} queries")));
         }
-        let filter = self.source()?;
+        let source = self.source()?;
         if !self.parser.take("|") {
             return Err(self.parser.unexpected("`|` and a metrics function"));
         }
@@ -250,17 +251,18 @@ impl Reading<'_> {
             let because = "it groups by every attribute";
             return Err(self.parser.unsupported(start, "`by` behind compare".to_owned(), because));
         }
-        Ok(MetricsExpression::Spans(Box::new(SpanMetrics { filter, function, by })))
+        Ok(MetricsExpression::Spans(Box::new(SpanMetrics { source, function, by })))
     }
 
     /// What finds the spans.
-    fn source(&mut self) -> Result<Filter, TraceQlError> {
-        Ok(Filter { root: self.parser.braced()? })
+    fn source(&mut self) -> Result<MetricsSource, TraceQlError> {
+        let query = spanset::source(&mut self.parser)?;
+        Ok(query.into_filter().map_or_else(MetricsSource::Related, MetricsSource::Filter))
     }
 
     fn function(&mut self) -> Result<MetricsFunction, TraceQlError> {
         let (start, name) = (self.parser.token().start, self.parser.name());
-        if let "select" | "by" | "coalesce" | "count" | "avg" | "max" | "min" | "sum" | "topk" | "bottomk" = name {
+        if let "topk" | "bottomk" = name {
             return Err(self.parser.unsupported(start, shown(name), "write one of the functions over time"));
         }
         if !FUNCTIONS.contains(&name) {

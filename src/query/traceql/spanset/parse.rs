@@ -40,6 +40,36 @@ pub(super) fn parse(text: &str) -> Result<SpanQuery, TraceQlError> {
     if *parser.kind() != TokenKind::End {
         return Err(parser.unexpected("an operator, `|` or the end"));
     }
+    checked(&parser, stages)
+}
+
+/// What finds the spans of a metrics query, up to its function.
+pub(in crate::query::traceql) fn source(parser: &mut Parser<'_>) -> Result<SpanQuery, TraceQlError> {
+    if !parser.peek_is("{") && !parser.peek_is("(") {
+        return Err(parser.unexpected("`{`"));
+    }
+    let mut stages = vec![stage(parser)?];
+    while parser.peek_is("|") && begins_stage(parser) {
+        parser.pass();
+        stages.push(stage(parser)?);
+    }
+    checked(parser, stages)
+}
+
+/// Whether a stage that keeps spans stands behind the next word.
+fn begins_stage(parser: &Parser<'_>) -> bool {
+    let next = parser.ahead(1);
+    match next.kind {
+        TokenKind::Name => {
+            let name = parser.word(next);
+            matches!(name, "by" | "coalesce" | "select" | "count") || Aggregate::of_name(name).is_some()
+        }
+        TokenKind::Sign("{" | "(" | "-") | TokenKind::Int(_) | TokenKind::Float(_) | TokenKind::Duration(_) => true,
+        _ => false,
+    }
+}
+
+fn checked(parser: &Parser<'_>, stages: Vec<Stage>) -> Result<SpanQuery, TraceQlError> {
     let query = SpanQuery { stages };
     let filters = query.need().filters().len();
     if FILTERS_MAX < filters {
