@@ -82,7 +82,7 @@ impl Stored {
     /// What a scan for traces finds of each: the filters that spans of it meet, and the earliest start of these spans.
     fn found_of_traces(&self, wanted: &TraceScan<'_>) -> BTreeMap<TraceId, (u64, u64)> {
         let block = Block::open(&self.sections).unwrap();
-        let filters = wanted.wanted(&block.skip_index(&self.sections).unwrap()).unwrap();
+        let filters = wanted.wanted(&block.skip_index(&self.sections)).unwrap();
         let mut found = BTreeMap::new();
         let scanned = block.scan(&self.sections, |scan| {
             wanted.scan_columns(scan, filters, &mut |trace, met, start| {
@@ -201,7 +201,8 @@ fn every_field_agrees_over_several_row_groups() {
             "=~ `.*[0-7]`",
         ] {
             if let Ok(filter) = format!("{field} {condition}").parse::<Filter>() {
-                n_found += stored.check_traces(&TraceScan { filters: std::slice::from_ref(&filter), range: wanted.range });
+                n_found +=
+                    stored.check_traces(&TraceScan { filters: std::slice::from_ref(&filter), range: wanted.range });
                 wanted.filter = Some(filter);
                 n_found += stored.check(&wanted);
             }
