@@ -1,0 +1,391 @@
+//! Texts become queries: the grammar is a library's, what is not built is refused here by its name.
+
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use promql_parser::label::MatchOp;
+use promql_parser::parser::{self, AtModifier, LabelModifier, Offset, VectorMatchCardinality};
+
+use super::PromError;
+use super::ast::{
+    Aggregate, Aggregation, Arithmetic, At, Binary, BinaryOperator, Compare, Expr, Function, Many, Matching, Ranged,
+    SetOperator, Shift,
+};
+use super::labels::{Grouping, METRIC_NAME};
+use super::over_time::OverTime;
+use super::series::Millis;
+use super::source::{Condition, Matcher, Selector};
+
+/// Longer texts are refused: dashboards send some hundred bytes.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Expressions in each other; a parser and an evaluator that call themselves have a stack.
+const DEPTH_MAX: usize = 100;
+
+/// A query that can be evaluated.
+#[derive(Clone, Debug)]
+pub struct PromQuery {
+    pub(super) expr: Expr,
+}
+
+impl FromStr for PromQuery {
+    type Err = PromError;
+
+    fn from_str(text: &str) -> Result<Self, PromError> {
+        Ok(Self { expr: converted(&parsed(text)?, 0)? })
+    }
+}
+
+impl FromStr for Selector {
+    type Err = PromError;
+
+    /// One selector alone, as `match[]` has it.
+    fn from_str(text: &str) -> Result<Self, PromError> {
+        match parsed(text)? {
+            parser::Expr::VectorSelector(vector) if vector.offset.is_none() && vector.at.is_none() => {
+                selector(&vector)
+            }
+            _ => Err(problem_at(text, 0, "a selector of series was expected, such as up{job=\"x\"}".to_owned())),
+        }
+    }
+}
+
+fn parsed(text: &str) -> Result<parser::Expr, PromError> {
+    if TEXT_BYTES_MAX < text.len() {
+        let problem = format!("the query has {} bytes, at most {TEXT_BYTES_MAX} are read", text.len());
+        return Err(problem_at(text, 0, problem));
+    }
+    // A parser that calls itself must not be led too deep.
+    if let Some(at) = too_deep(text) {
+        return Err(problem_at(text, at, format!("more than {DEPTH_MAX} brackets are open")));
+    }
+    parser::parse(text).map_err(|problem| {
+        let (at, expected) = where_it_goes_wrong(text);
+        problem_at(text, at, format!("{problem}{expected}"))
+    })
+}
+
+/// The position in characters.
+fn problem_at(text: &str, at: usize, problem: String) -> PromError {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    PromError::Parse { line, column, problem }
+}
+
+/// Brackets outside of texts and comments, with their places.
+fn brackets(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut quote, mut escaped, mut comment) = (None, false, false);
+    text.char_indices().filter(move |(_, char)| {
+        if comment {
+            comment = *char != '\n';
+            return false;
+        }
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some('"' | '\'') if *char == '\\' => escaped = true,
+            Some(open) if open == *char => quote = None,
+            Some(_) => {}
+            None if matches!(char, '"' | '\'' | '`') => quote = Some(*char),
+            None if *char == '#' => comment = true,
+            None => return matches!(char, '(' | ')' | '[' | ']' | '{' | '}'),
+        }
+        false
+    })
+}
+
+fn too_deep(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    brackets(text).find_map(|(at, char)| {
+        depth = if matches!(char, '(' | '[' | '{') { depth + 1 } else { depth.saturating_sub(1) };
+        (DEPTH_MAX < depth).then_some(at)
+    })
+}
+
+/// The library says that something is wrong, not where: a bracket without its partner, or what follows the longest beginning
+/// that is a query by itself.
+fn where_it_goes_wrong(text: &str) -> (usize, String) {
+    let mut open: Vec<(usize, char)> = Vec::new();
+    for (at, char) in brackets(text) {
+        let partner = match char {
+            ')' => '(',
+            ']' => '[',
+            '}' => '{',
+            _ => {
+                open.push((at, char));
+                continue;
+            }
+        };
+        if open.pop().is_none_or(|(_, opened)| opened != partner) {
+            return (at, format!(": {char:?} closes nothing"));
+        }
+    }
+    if let Some((at, char)) = open.pop() {
+        return (at, format!(": {char:?} is not closed"));
+    }
+    let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    let is_query = |end: &usize| text.get(..*end).is_some_and(|start| parser::parse(start).is_ok());
+    // Long texts are not tried at every place.
+    let tried: Vec<usize> = ends.collect();
+    let end = tried.iter().rev().take(1_000).copied().find(|end| is_query(end)).unwrap_or(0);
+    let rest = text.get(end..).unwrap_or_default();
+    let at = end + rest.len() - rest.trim_start().len();
+    match text.get(at..).and_then(|rest| rest.split_whitespace().next()) {
+        Some(word) => (at, format!(", near {word:?}")),
+        None => (at, ", at the end".to_owned()),
+    }
+}
+
+fn unsupported(what: impl Into<String>) -> PromError {
+    PromError::Unsupported { what: what.into() }
+}
+
+fn converted(expr: &parser::Expr, depth: usize) -> Result<Expr, PromError> {
+    if DEPTH_MAX < depth {
+        return Err(unsupported(format!("an expression with more than {DEPTH_MAX} operations in each other")));
+    }
+    let boxed = |expr: &parser::Expr| converted(expr, depth + 1).map(Box::new);
+    match expr {
+        parser::Expr::NumberLiteral(number) => Ok(Expr::Number(number.val)),
+        parser::Expr::StringLiteral(text) => Ok(Expr::Text(text.val.clone())),
+        parser::Expr::Paren(paren) => converted(&paren.expr, depth + 1),
+        parser::Expr::Unary(unary) => Ok(Expr::Negative(boxed(&unary.expr)?)),
+        parser::Expr::VectorSelector(vector) => {
+            Ok(Expr::Select(selector(vector)?, shift(vector.offset.as_ref(), vector.at.as_ref())?))
+        }
+        parser::Expr::Aggregate(aggregate) => {
+            let parameter = aggregate.param.as_deref().map(boxed).transpose()?;
+            Ok(Expr::Aggregate(Aggregate {
+                operator: aggregation(&aggregate.op.to_string())?,
+                of: boxed(&aggregate.expr)?,
+                parameter,
+                grouping: aggregate.modifier.as_ref().map_or_else(|| Grouping::By(Vec::new()), grouping),
+            }))
+        }
+        parser::Expr::Binary(binary) => Ok(Expr::Binary(Box::new(converted_binary(binary, depth)?))),
+        parser::Expr::Call(call) => converted_call(call, depth),
+        parser::Expr::MatrixSelector(_) | parser::Expr::Subquery(_) => {
+            Err(PromError::Execution("a range has no value of its own: a function such as rate() takes it".to_owned()))
+        }
+        parser::Expr::Extension(_) => Err(unsupported("an extension")),
+    }
+}
+
+fn grouping(modifier: &LabelModifier) -> Grouping {
+    match modifier {
+        LabelModifier::Include(names) => Grouping::By(names.labels.clone()),
+        LabelModifier::Exclude(names) => Grouping::Without(names.labels.clone()),
+    }
+}
+
+fn selector(vector: &parser::VectorSelector) -> Result<Selector, PromError> {
+    if !vector.matchers.or_matchers.is_empty() {
+        return Err(unsupported("`or` between matchers of a selector"));
+    }
+    let named = vector.name.as_ref().map(|name| Matcher {
+        label: METRIC_NAME.to_owned(),
+        condition: Condition::Equal(name.clone()),
+    });
+    let matcher = |matcher: &promql_parser::label::Matcher| Matcher {
+        label: matcher.name.clone(),
+        condition: match &matcher.op {
+            MatchOp::Equal => Condition::Equal(matcher.value.clone()),
+            MatchOp::NotEqual => Condition::NotEqual(matcher.value.clone()),
+            MatchOp::Re(pattern) => Condition::Matches(pattern.clone()),
+            MatchOp::NotRe(pattern) => Condition::MatchesNot(pattern.clone()),
+        },
+    };
+    let matchers = named.into_iter().chain(vector.matchers.matchers.iter().map(matcher)).collect();
+    Ok(Selector { matchers })
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+fn shift(offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, PromError> {
+    let offset = match offset {
+        None => 0,
+        Some(Offset::Pos(by)) => millis(*by),
+        Some(Offset::Neg(by)) => -millis(*by),
+    };
+    let at = match at {
+        None => None,
+        Some(AtModifier::Start) => Some(At::Start),
+        Some(AtModifier::End) => Some(At::End),
+        Some(AtModifier::At(time)) => Some(At::Instant(match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => millis(since),
+            Err(before) => -millis(before.duration()),
+        })),
+    };
+    Ok(Shift { offset, at })
+}
+
+fn aggregation(name: &str) -> Result<Aggregation, PromError> {
+    Ok(match name {
+        "sum" => Aggregation::Sum,
+        "avg" => Aggregation::Avg,
+        "min" => Aggregation::Min,
+        "max" => Aggregation::Max,
+        "count" => Aggregation::Count,
+        "group" => Aggregation::Group,
+        "stddev" => Aggregation::Stddev,
+        "stdvar" => Aggregation::Stdvar,
+        "quantile" => Aggregation::Quantile,
+        "topk" => Aggregation::Topk,
+        "bottomk" => Aggregation::Bottomk,
+        "count_values" => Aggregation::CountValues,
+        other => return Err(unsupported(format!("aggregation {other}"))),
+    })
+}
+
+fn converted_binary(binary: &parser::BinaryExpr, depth: usize) -> Result<Binary, PromError> {
+    let name = binary.op.to_string();
+    let operator = operator(&name).ok_or_else(|| unsupported(format!("operator {name}")))?;
+    let modifier = binary.modifier.as_ref();
+    if modifier.is_some_and(|modifier| modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some()) {
+        return Err(unsupported("modifier fill"));
+    }
+    let labels = modifier.and_then(|modifier| modifier.matching.as_ref());
+    let many = match modifier.map(|modifier| &modifier.card) {
+        Some(VectorMatchCardinality::ManyToOne(lent)) => Many::Left(lent.labels.clone()),
+        Some(VectorMatchCardinality::OneToMany(lent)) => Many::Right(lent.labels.clone()),
+        Some(VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany) | None => Many::None,
+    };
+    Ok(Binary {
+        operator,
+        left: converted(&binary.lhs, depth + 1)?,
+        right: converted(&binary.rhs, depth + 1)?,
+        gives_bool: modifier.is_some_and(|modifier| modifier.return_bool),
+        matching: Matching { labels: labels.map_or_else(|| Grouping::Without(Vec::new()), grouping), many },
+    })
+}
+
+fn operator(name: &str) -> Option<BinaryOperator> {
+    use BinaryOperator::{Arithmetic as Of, Compare as Is, Set};
+    Some(match name.to_lowercase().as_str() {
+        "+" => Of(Arithmetic::Add),
+        "-" => Of(Arithmetic::Subtract),
+        "*" => Of(Arithmetic::Multiply),
+        "/" => Of(Arithmetic::Divide),
+        "%" => Of(Arithmetic::Remainder),
+        "^" => Of(Arithmetic::Power),
+        "atan2" => Of(Arithmetic::Atan2),
+        "==" => Is(Compare::Equal),
+        "!=" => Is(Compare::NotEqual),
+        "<" => Is(Compare::Less),
+        "<=" => Is(Compare::LessOrEqual),
+        ">" => Is(Compare::Greater),
+        ">=" => Is(Compare::GreaterOrEqual),
+        "and" => Set(SetOperator::And),
+        "or" => Set(SetOperator::Or),
+        "unless" => Set(SetOperator::Unless),
+        _ => return None,
+    })
+}
+
+fn converted_call(call: &parser::Call, depth: usize) -> Result<Expr, PromError> {
+    let name = call.func.name;
+    if let Some(function) = OverTime::named(name) {
+        // quantile_over_time has its parameter in front.
+        let is_range = |expr: &&Box<parser::Expr>| ranged(expr).is_some();
+        let range = call.args.args.iter().find(is_range);
+        let Some(of) = range.and_then(|expr| ranged(expr)) else {
+            return Err(PromError::Execution(format!("{name}() takes a range, such as x[5m]")));
+        };
+        let parameter = call.args.args.iter().find(|expr| ranged(expr).is_none());
+        let parameter = parameter.map(|expr| converted(expr, depth + 1).map(Box::new)).transpose()?;
+        return Ok(Expr::OverTime { function, of: converted_range(of, depth)?, parameter });
+    }
+    let function = function(name).ok_or_else(|| unsupported(format!("function {name}")))?;
+    let args = call.args.args.iter().map(|expr| converted(expr, depth + 1)).collect::<Result<_, _>>()?;
+    Ok(Expr::Call(function, args))
+}
+
+/// A range, in parentheses or not.
+fn ranged(expr: &parser::Expr) -> Option<&parser::Expr> {
+    match expr {
+        parser::Expr::MatrixSelector(_) | parser::Expr::Subquery(_) => Some(expr),
+        parser::Expr::Paren(paren) => ranged(&paren.expr),
+        _ => None,
+    }
+}
+
+fn converted_range(expr: &parser::Expr, depth: usize) -> Result<Ranged, PromError> {
+    match expr {
+        parser::Expr::MatrixSelector(matrix) => Ok(Ranged::Selected {
+            selector: selector(&matrix.vs)?,
+            range: millis(matrix.range),
+            shift: shift(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref())?,
+        }),
+        parser::Expr::Subquery(subquery) => Ok(Ranged::Subquery {
+            of: Box::new(converted(&subquery.expr, depth + 1)?),
+            range: millis(subquery.range),
+            step: subquery.step.map(millis),
+            shift: shift(subquery.offset.as_ref(), subquery.at.as_ref())?,
+        }),
+        _ => Err(unsupported("a range of that")),
+    }
+}
+
+fn function(name: &str) -> Option<Function> {
+    use jiff::civil::DateTime;
+    Some(match name {
+        "abs" => Function::Math(f64::abs),
+        "acos" => Function::Math(f64::acos),
+        "acosh" => Function::Math(f64::acosh),
+        "asin" => Function::Math(f64::asin),
+        "asinh" => Function::Math(f64::asinh),
+        "atan" => Function::Math(f64::atan),
+        "atanh" => Function::Math(f64::atanh),
+        "ceil" => Function::Math(f64::ceil),
+        "cos" => Function::Math(f64::cos),
+        "cosh" => Function::Math(f64::cosh),
+        "deg" => Function::Math(f64::to_degrees),
+        "exp" => Function::Math(f64::exp),
+        "floor" => Function::Math(f64::floor),
+        "ln" => Function::Math(f64::ln),
+        "log10" => Function::Math(f64::log10),
+        "log2" => Function::Math(f64::log2),
+        "rad" => Function::Math(f64::to_radians),
+        "sgn" => Function::Math(sign),
+        "sin" => Function::Math(f64::sin),
+        "sinh" => Function::Math(f64::sinh),
+        "sqrt" => Function::Math(f64::sqrt),
+        "tan" => Function::Math(f64::tan),
+        "tanh" => Function::Math(f64::tanh),
+        "minute" => Function::Calendar(|time| i16::from(time.minute())),
+        "hour" => Function::Calendar(|time| i16::from(time.hour())),
+        "day_of_week" => Function::Calendar(|time| i16::from(time.weekday().to_sunday_zero_offset())),
+        "day_of_month" => Function::Calendar(|time| i16::from(time.day())),
+        "day_of_year" => Function::Calendar(DateTime::day_of_year),
+        "days_in_month" => Function::Calendar(|time| i16::from(time.days_in_month())),
+        "month" => Function::Calendar(|time| i16::from(time.month())),
+        "year" => Function::Calendar(DateTime::year),
+        "round" => Function::Round,
+        "clamp" => Function::Clamp,
+        "clamp_min" => Function::ClampMin,
+        "clamp_max" => Function::ClampMax,
+        "absent" => Function::Absent,
+        "scalar" => Function::Scalar,
+        "vector" => Function::Vector,
+        "time" => Function::Time,
+        "pi" => Function::Pi,
+        "timestamp" => Function::Timestamp,
+        "sort" => Function::Sort,
+        "sort_desc" => Function::SortDesc,
+        "label_replace" => Function::LabelReplace,
+        "label_join" => Function::LabelJoin,
+        "histogram_quantile" => Function::HistogramQuantile,
+        "histogram_count" => Function::HistogramCount,
+        "histogram_sum" => Function::HistogramSum,
+        "histogram_avg" => Function::HistogramAvg,
+        "histogram_fraction" => Function::HistogramFraction,
+        "histogram_stddev" => Function::HistogramStddev,
+        "histogram_stdvar" => Function::HistogramStdvar,
+        _ => return None,
+    })
+}
+
+fn sign(value: f64) -> f64 {
+    if value == 0.0 || value.is_nan() { value } else { value.signum() }
+}

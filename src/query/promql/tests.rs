@@ -1,0 +1,1 @@
+//! What queries give for samples that are known.
