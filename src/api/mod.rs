@@ -15,6 +15,7 @@ mod native;
 mod open_params;
 mod otlp;
 mod params;
+mod prometheus;
 mod refusal;
 mod shown;
 mod tempo;
@@ -104,6 +105,7 @@ impl Doors {
     pub fn query(&self) -> Router {
         let router = native::router()
             .merge(tempo::router())
+            .merge(prometheus::router())
             .merge(jaeger::router())
             .merge(zipkin_query::router())
             .merge(health::router())

@@ -128,7 +128,7 @@ impl Histogram {
                 None => cells.push((number, *count)),
             }
         }
-        let edge = |number: u64| precise(edge_of(number)) / 1e9 - 1e-9;
+        let edge = |number: u64| (precise(edge_of(number)) - 1.0) / 1e9;
         cells.into_iter().map(|(number, count)| Cell { lower: edge(number), upper: edge(number + 1), count }).collect()
     }
 

@@ -12,9 +12,11 @@ mod binary;
 pub mod catalogue;
 mod counted;
 mod eval;
+pub mod exemplars;
 mod functions;
 pub mod histogram;
 pub mod labels;
+pub mod listing;
 mod over_time;
 mod parse;
 pub mod series;
@@ -29,11 +31,11 @@ use super::QueryError;
 use ast::{Aggregation, Expr, Function};
 use eval::Evaluator;
 use labels::Labels;
-pub use parse::PromQuery;
+pub use parse::{PromQuery, step_of};
 use series::{Millis, Samples, Series};
 use source::Source;
 
-/// Points of one series, as in Prometheus.
+/// Steps of one range, as in Prometheus.
 pub const POINTS_MAX: u64 = 11_000;
 
 /// Why there is no answer.
@@ -103,11 +105,11 @@ impl Instants {
             Self::Instant(at) => Ok(vec![at]),
             Self::Range { start, end, step } => {
                 let step = step.max(1);
-                let n = u64::try_from(end.saturating_sub(start) / step + 1).unwrap_or(0);
-                if POINTS_MAX < n {
+                let last = u64::try_from(end.saturating_sub(start) / step).unwrap_or(0);
+                if POINTS_MAX < last {
                     return Err(PromError::TooManyPoints);
                 }
-                Ok((0..n).map(|number| start.saturating_add(step.saturating_mul(number.cast_signed()))).collect())
+                Ok((0..=last).map(|number| start.saturating_add(step.saturating_mul(number.cast_signed()))).collect())
             }
         }
     }

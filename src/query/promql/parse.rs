@@ -135,6 +135,14 @@ fn where_it_goes_wrong(text: &str) -> (usize, String) {
     }
 }
 
+/// A step: seconds, or a length such as `1m30s`; not negative.
+pub fn step_of(text: &str) -> Option<Millis> {
+    let secs = text.parse::<f64>().ok().filter(|secs| (0.0..1e15).contains(secs));
+    #[expect(clippy::cast_possible_truncation, reason = "below 10^18")]
+    let secs = secs.map(|secs| (secs * 1e3).round() as Millis);
+    secs.or_else(|| promql_parser::util::parse_duration(text).ok().map(millis))
+}
+
 fn unsupported(what: impl Into<String>) -> PromError {
     PromError::Unsupported { what: what.into() }
 }

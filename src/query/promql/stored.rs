@@ -21,7 +21,7 @@ use crate::clock;
 use crate::latency::{Bucket, Resolution, SparseHistogram};
 use crate::limits::SLOT_SECS;
 use crate::model::{SeriesKey, SpanKind, TimeRange, UnixNanos};
-use crate::store::SnapshotOfCalls;
+use crate::store::{SnapshotOfCalls, StoreError};
 
 /// Milliseconds of a slot.
 const SLOT: Millis = SLOT_SECS.cast_signed() * 1_000;
@@ -69,6 +69,16 @@ impl<'a> Stored<'a> {
         let snapshot = query.store()?.snapshot_of_calls();
         let coverage = RefCell::new(coverage_of(&snapshot.snapshot));
         Ok(Self { query, snapshot, began: clock::instant(), coverage })
+    }
+
+    /// The edges of the slots that a range meets.
+    pub(super) fn edges_of([start, end]: [Millis; 2]) -> [Millis; 2] {
+        [edge(start), edge(end.saturating_add(SLOT))]
+    }
+
+    /// Notes what could not be read.
+    pub(super) fn unreadable(&self, error: &StoreError) {
+        self.query.unreadable(&mut self.coverage.borrow_mut(), "a block", error);
     }
 
     pub(super) fn warnings(self) -> Vec<String> {
@@ -170,7 +180,7 @@ pub(super) fn metrics_of(selector: &Selector) -> impl Iterator<Item = &'static M
 }
 
 /// Whether a series is taken by all conditions but those on name and bound.
-fn takes(selector: &Selector, labels: &Labels) -> bool {
+pub(super) fn takes_others(selector: &Selector, labels: &Labels) -> bool {
     let others = selector.matchers.iter();
     let mut others = others.filter(|matcher| matcher.label != METRIC_NAME && matcher.label != BUCKET_BOUND);
     others.all(|matcher| matcher.takes(labels.get(&matcher.label)))
@@ -201,7 +211,7 @@ impl Stored<'_> {
                 continue;
             }
             let of = |labels: Labels| {
-                takes(selector, &labels).then(|| grouping.map_or(labels.clone(), |grouping| grouping.group(&labels)))
+                takes_others(selector, &labels).then(|| grouping.map_or(labels.clone(), |grouping| grouping.group(&labels)))
             };
             let kept = Kept::of(metric.part);
             let counted = self.counted(metric, kept, edges, from_start, &of, &mut Places::default())?;
