@@ -65,12 +65,13 @@ const SEARCHES: [(&str, &str, bool); 10] = [
 ];
 
 /// Over the whole window.
-const METRICS: [&str; 5] = [
+const METRICS: [&str; 6] = [
     "{ } | rate()",
     "{ } | rate() by (resource.service.name)",
     "{ status = error } | count_over_time() by (name)",
     "{ kind = server } | quantile_over_time(duration, .99) by (span.http.route)",
     "{ .http.route =~ `/api/.*` } | rate() by (resource.cloud.availability_zone)",
+    "{ resource.service.name = `checkout` } >> { status = error } | rate()",
 ];
 
 fn main() {

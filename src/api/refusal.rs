@@ -1,7 +1,9 @@
 //! The one table from "why not" to a status, for gRPC and HTTP alike (OTLP 1.11 "Failures", RFC 9110).
 
+use std::marker::PhantomData;
+
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tonic::Code;
 
 use crate::ingest::ExportError;
@@ -10,6 +12,7 @@ use crate::otlp::Undecodable;
 use crate::query::QueryError;
 
 use super::access::Denied;
+use super::params::BadParameter;
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,39 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
+/// How a door writes why there is no answer.
+pub(super) trait SaysWhy {
+    fn say(status: StatusCode, why: String) -> Response;
+}
+
+/// Why a question of a door has no answer.
+#[derive(Debug)]
+pub(super) struct Failure<Door>(StatusCode, String, PhantomData<Door>);
+
+impl<Door> Failure<Door> {
+    pub(super) fn new(status: StatusCode, why: String) -> Self {
+        Self(status, why, PhantomData)
+    }
+}
+
+impl<Door> From<BadParameter> for Failure<Door> {
+    fn from(bad: BadParameter) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, bad.0)
+    }
+}
+
+impl<Door> From<QueryError> for Failure<Door> {
+    fn from(error: QueryError) -> Self {
+        Self::new(query_status(&error), error.to_string())
+    }
+}
+
+impl<Door: SaysWhy> IntoResponse for Failure<Door> {
+    fn into_response(self) -> Response {
+        Door::say(self.0, self.1)
+    }
+}
+
 /// HTTP status of a question without an answer, behind every door.
 pub(super) fn query_status(error: &QueryError) -> StatusCode {
     query_codes(error).1
@@ -29,7 +65,7 @@ pub(super) fn query_status(error: &QueryError) -> StatusCode {
 
 fn query_codes(error: &QueryError) -> (Code, StatusCode) {
     match error {
-        QueryError::Starting | QueryError::TooLong { .. } | QueryError::Abandoned => {
+        QueryError::Starting | QueryError::TooLong { .. } | QueryError::NoTurn { .. } | QueryError::Abandoned => {
             (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
         }
         QueryError::UnknownService { .. } | QueryError::UnknownTrace { .. } | QueryError::NotPinned { .. } => {

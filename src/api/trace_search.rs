@@ -1,6 +1,8 @@
 //! Searches for whole traces by what one of their spans is like, as Jaeger and Zipkin ask: conditions become one filter of
 //! TraceQL, the traces that it finds are read and written one by one.
 
+use std::time::Duration;
+
 use crate::clock;
 use crate::limits::{SEARCH_BYTES_MAX, SEARCH_SECS_MAX};
 use crate::model::{TimeRange, TraceId, UNKNOWN_SERVICE};
@@ -132,6 +134,14 @@ pub(super) struct WrittenTraces {
     pub(super) coverage: Coverage,
 }
 
+impl WrittenTraces {
+    fn cut(mut self) -> Self {
+        let reason = format!("more traces were found than an answer may hold: {} are shown", self.n_traces);
+        self.coverage.also(Coverage { reasons: vec![reason] });
+        self
+    }
+}
+
 impl TraceSearch {
     /// The newest traces with such a span.
     pub(super) fn run(self, query: &Query, write: WriteTrace) -> Result<WrittenTraces, QueryError> {
@@ -151,11 +161,15 @@ pub(super) fn whole_traces(query: &Query, ids: &[TraceId], write: WriteTrace) ->
     let began = clock::instant();
     let mut traces = WrittenTraces::default();
     for ids in ids.chunks(READ_AT_ONCE) {
+        match query.may_go_on(began, Duration::from_secs(SEARCH_SECS_MAX)) {
+            Err(QueryError::TooLong { .. } | QueryError::NoTurn { .. }) if 0 < traces.n_traces => {
+                return Ok(traces.cut());
+            }
+            may => may?,
+        }
         for answer in query.traces(ids)? {
             if SEARCH_BYTES_MAX <= traces.json.len() || SEARCH_SECS_MAX <= began.elapsed().as_secs() {
-                let reason = format!("more traces were found than an answer may hold: {} are shown", traces.n_traces);
-                traces.coverage.also(Coverage { reasons: vec![reason] });
-                return Ok(traces);
+                return Ok(traces.cut());
             }
             if !answer.batch.spans.is_empty() {
                 if 0 < traces.n_traces {

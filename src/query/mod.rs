@@ -30,6 +30,7 @@ mod tally;
 mod tests;
 mod trace;
 pub mod traceql;
+mod turns;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -69,6 +70,7 @@ pub use services::ServiceRow;
 pub use steps::StepRow;
 pub use tags::{TagNames, TagValues, TagValuesQuestion};
 pub use trace::TraceAnswer;
+use turns::{TURNS, Turns};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +139,12 @@ pub enum QueryError {
     #[error("the question took longer than {}s; ask for a shorter window, or leave out the filter and a by= that is not kept apart", within.as_secs())]
     TooLong {
         /// How long a question may take.
+        within: Duration,
+    },
+    /// Too many others take long as well.
+    #[error("the question waited for its turn for {}s: {TURNS} that take long are answered at once; ask again later, or for less: a shorter window, fewer traces", within.as_secs())]
+    NoTurn {
+        /// How long it may wait, from its beginning.
         within: Duration,
     },
     /// A field with too many values.
@@ -234,6 +242,7 @@ struct Shared {
     clock: Clock,
     counters: Arc<Counters>,
     exemplars: ExemplarCache,
+    turns: Arc<Turns>,
     /// What could not be read since the start.
     left_out: Mutex<BTreeSet<String>>,
 }
@@ -262,6 +271,7 @@ impl Query {
             clock,
             counters,
             exemplars: ExemplarCache::default(),
+            turns: Arc::default(),
             left_out: Mutex::default(),
         };
         Self { shared: Arc::new(shared), asked: Arc::default() }
@@ -269,12 +279,21 @@ impl Query {
 
     /// The same for one question, on a thread that ends with it, of somebody who may go away before.
     pub fn for_asker(&self) -> (Self, Asker) {
-        let (asked, ends_with) = Asked::on_own_thread();
+        let (asked, ends_with) = Asked::on_own_thread(&self.shared.turns);
         (Self { shared: Arc::clone(&self.shared), asked }, ends_with)
     }
 
-    fn may_go_on(&self, began: Instant, within: Duration) -> Result<(), QueryError> {
+    /// Between two steps of a question that may be long and began then, where it holds little. Waits while others that are long
+    /// are before it.
+    ///
+    /// # Errors
+    /// `Abandoned`, `TooLong`, `NoTurn`.
+    pub fn may_go_on(&self, began: Instant, within: Duration) -> Result<(), QueryError> {
         self.asked.may_go_on(began, within)
+    }
+
+    fn is_in_time(&self, began: Instant, within: Duration) -> Result<(), QueryError> {
+        self.asked.is_in_time(began, within)
     }
 
     /// Opens the door. A second call changes nothing.

@@ -23,7 +23,7 @@ use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 /// A search ends after this.
 const WITHIN: Duration = Duration::from_secs(30);
 /// Traces that have a part of what a query needs, some 50 bytes each.
-const PARTS_MAX: usize = 2_000_000;
+pub(super) const PARTS_MAX: usize = 2_000_000;
 /// Traces that are read together, once many had to be read.
 const READ_AT_ONCE_MAX: usize = 4_096;
 /// Spans of one answer, some hundred bytes each.
@@ -251,7 +251,7 @@ impl Search<'_> {
         let snapshot = self.snapshot;
         let mut candidates = HashMap::new();
         for batch in snapshot.heads.iter().flat_map(|head| &head.batches) {
-            self.in_time()?;
+            self.may_go_on()?;
             self.scan().scan_batch(batch, &mut |trace, met, start| note(&mut candidates, trace, met, start));
         }
         self.answer.jobs += 1;
@@ -319,7 +319,7 @@ impl Search<'_> {
         }
         blocks.sort_by_key(|(block_no, block)| Reverse((block.summary().max_start, *block_no)));
         for (block_no, block) in blocks {
-            self.in_time()?;
+            self.may_go_on()?;
             let scan = self.scan();
             if !scan.may_be_in(block.summary()) {
                 continue;
@@ -381,8 +381,9 @@ impl Search<'_> {
             if now.last().is_some_and(|(latest, _)| !is_wanted(latest)) {
                 rest = &[];
             }
+            self.may_go_on()?;
             query.each_trace_in(snapshot, &ids, self.read_of_spans, &mut |id, trace| {
-                self.in_time()?;
+                query.is_in_time(self.began, WITHIN)?;
                 self.answer.coverage.also(trace.coverage.clone());
                 self.take(id, &TraceSpans::new(trace.batch, trace.rows), trace.batch);
                 Ok(())
@@ -409,7 +410,7 @@ impl Search<'_> {
         }
     }
 
-    fn in_time(&self) -> Result<(), QueryError> {
+    fn may_go_on(&self) -> Result<(), QueryError> {
         self.query.may_go_on(self.began, WITHIN)
     }
 
@@ -458,11 +459,12 @@ impl Search<'_> {
             self.answer.coverage.missing(reason);
         }
         *shown_before += shown;
-        let spans = set.rows.iter().take(shown).filter_map(|row| span_of(trace, batch, *row, &self.shown));
+        let mut spans = Vec::with_capacity(shown);
+        spans.extend(set.rows.iter().take(shown).filter_map(|row| span_of(trace, batch, *row, &self.shown)));
         let named = |value: Option<FieldValue>| value.map_or_else(|| FieldValue::String("nil".to_owned()), keyword);
         SpanSet {
             matched: set.rows.len() as u64,
-            spans: spans.collect(),
+            spans,
             attributes: set.attributes.into_iter().map(|(key, value)| (key, named(value))).collect(),
         }
     }

@@ -152,7 +152,7 @@ impl Query {
             let blocks = open.blocks(*visible).into_iter().rev();
             let wanted = |summary: &BlockSummary| scan.may_be_in(summary);
             for block_no in blocks.filter_map(|(no, block)| wanted(block?.summary()).then_some(no)) {
-                match self.may_go_on(began, WITHIN) {
+                match self.is_in_time(began, WITHIN) {
                     Ok(()) => {}
                     Err(QueryError::TooLong { within }) => {
                         coverage.missing(format!("only the newest blocks were looked at, for {}s", within.as_secs()));

@@ -13,7 +13,7 @@ use crate::limits::TRACE_SPANS_MAX;
 use crate::model::{Span, SpanBatch, SpanCopier, TraceId};
 use crate::store::{Snapshot, StoreError};
 
-use self::places::{Failures, HeadRows, Place, Places, SPANS_AT_ONCE, TraceNo};
+use self::places::{Failures, HeadRows, Place, Places, READS_MUCH, SPANS_AT_ONCE, TraceNo};
 use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 
 /// A trace.
@@ -104,7 +104,7 @@ impl Query {
     /// of the traces that are not whole yet, `SPANS_AT_ONCE` at most and those of one trace.
     ///
     /// # Errors
-    /// `Starting`, or as `each` fails.
+    /// `Starting`, `NoTurn`, `Abandoned`, or as `each` fails.
     pub(super) fn each_trace_in(
         &self,
         snapshot: &Snapshot,
@@ -129,6 +129,9 @@ impl Query {
         let Places { chunks, heads, failures } = Places::of(self, snapshot, &ids, spans_at_once)?;
         let mut reading = Reading { query: self, ids: &ids, parts, heads, failures, unfinished: HashMap::new(), each };
         for chunk in &chunks {
+            if READS_MUCH < chunk.spans {
+                self.asked.may_take_much()?;
+            }
             for place in &chunk.places {
                 reading.place(place)?;
             }

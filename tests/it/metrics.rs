@@ -414,7 +414,7 @@ fn tqm_12_13_metrics_that_cannot_be_answered_say_why_in_plain_text() {
     let server = TestServer::new();
     for (query, why) in [
         ("q=%7B%7D%20%7C%20rate(", "invalid TraceQL query: parse error at line 1, col 11: found the end, expected `)`"),
-        ("q=%7B%7D%20%7C%20select(name)", "unsupported TraceQL: `select` at line 1, col 6"),
+        ("q=%7B%7D%20%7C%20select(name)", "found the end, expected `|` and a metrics function"),
         ("", "invalid TraceQL query: parse error at line 1, col 1: found the end, expected `{`"),
         ("q=%7B%7D%20%7C%20rate()&start=20&end=20", "end must be greater than start"),
         ("q=%7B%7D%20%7C%20rate()&step=0", "invalid step \"0\": it must be a duration above zero"),

@@ -25,7 +25,7 @@ use crate::query::{Coverage, OperationsAnswer, Query, QueryError, ServiceCalls};
 use super::Doors;
 use super::open_params::OpenParams;
 use super::params::BadParameter;
-use super::refusal::query_status;
+use super::refusal::{self, SaysWhy};
 use super::shown::with_coverage;
 
 const DOOR: &str = "jaeger";
@@ -56,26 +56,16 @@ struct ErrorJson {
     msg: String,
 }
 
-/// Why there is no answer.
+type Failure = refusal::Failure<AsErrors>;
+
+/// An envelope without data.
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+struct AsErrors;
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let errors = Some([ErrorJson { code: self.0.as_u16(), msg: self.1 }]);
-        (self.0, Json(Envelope::<()> { data: None, total: 0, limit: 0, offset: 0, errors })).into_response()
-    }
-}
-
-impl From<BadParameter> for Failure {
-    fn from(bad: BadParameter) -> Self {
-        Self(StatusCode::BAD_REQUEST, bad.0)
-    }
-}
-
-impl From<QueryError> for Failure {
-    fn from(error: QueryError) -> Self {
-        Self(query_status(&error), error.to_string())
+impl SaysWhy for AsErrors {
+    fn say(status: StatusCode, why: String) -> Response {
+        let errors = Some([ErrorJson { code: status.as_u16(), msg: why }]);
+        (status, Json(Envelope::<()> { data: None, total: 0, limit: 0, offset: 0, errors })).into_response()
     }
 }
 
@@ -140,7 +130,7 @@ async fn trace(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Res
 
 fn not_found(coverage: &Coverage) -> Failure {
     let reasons = std::iter::once("trace not found").chain(coverage.reasons.iter().map(String::as_str));
-    Failure(StatusCode::NOT_FOUND, reasons.collect::<Vec<_>>().join("; "))
+    Failure::new(StatusCode::NOT_FOUND, reasons.collect::<Vec<_>>().join("; "))
 }
 
 /// The envelope around traces that are written already, with commas between them.

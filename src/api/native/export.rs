@@ -50,7 +50,7 @@ pub(super) async fn export(State(doors): State<Doors>, uri: Uri) -> Result<Respo
     };
     let Ok(slot) = Arc::clone(&doors.export_slots).try_acquire_owned() else {
         let busy = "as many exports as may run at once are running; try again when one has ended".to_owned();
-        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, busy));
+        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, busy));
     };
     // Refused here, while there still is a status to say it with.
     let _size = doors.ask(DOOR, Query::status).await?;

@@ -15,11 +15,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
 
-use crate::query::QueryError;
-
 use super::Doors;
-use super::params::{BadParameter, Params};
-use super::refusal::query_status;
+use super::params::Params;
+use super::refusal::{self, SaysWhy};
 use answers::{CoverageJson, PercentileJson, ServicesJson, StatusJson};
 
 pub(super) const DOOR: &str = "native";
@@ -37,30 +35,20 @@ pub(super) fn router() -> Router<Doors> {
         .route("/spandrel/v1/pins/{id}", pins::one())
 }
 
-/// Why there is no answer, as JSON.
+type Failure = refusal::Failure<AsError>;
+
+/// `{"error": "..."}`
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+struct AsError;
 
 #[derive(Serialize)]
 struct FailureJson<'a> {
     error: &'a str,
 }
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (self.0, Json(FailureJson { error: &self.1 })).into_response()
-    }
-}
-
-impl From<BadParameter> for Failure {
-    fn from(bad: BadParameter) -> Self {
-        Self(StatusCode::BAD_REQUEST, bad.0)
-    }
-}
-
-impl From<QueryError> for Failure {
-    fn from(error: QueryError) -> Self {
-        Self(query_status(&error), error.to_string())
+impl SaysWhy for AsError {
+    fn say(status: StatusCode, why: String) -> Response {
+        (status, Json(FailureJson { error: &why })).into_response()
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn trace(State(doors): State<Doors>, Path(id): Path<String>, ur
     let found = doors.ask(DOOR, move |query| answer(query, id, ranked)).await?;
     let Some((body, coverage)) = found else {
         let retention = "it was never sent, rejected, or has left with its retention";
-        return Err(Failure(StatusCode::NOT_FOUND, format!("no span of trace {id} is stored: {retention}")));
+        return Err(Failure::new(StatusCode::NOT_FOUND, format!("no span of trace {id} is stored: {retention}")));
     };
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     if !coverage.is_complete()

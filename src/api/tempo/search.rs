@@ -3,19 +3,19 @@
 
 use std::collections::HashMap;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::api::refusal::query_status;
 use crate::api::{Doors, text};
 use crate::query::traceql::{FILTERS_MAX, FieldValue, Problem, SpanQuery, TraceQlError};
-use crate::query::{SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
+use crate::query::{QueryError, SearchAnswer, SearchQuestion, SearchSpan, SearchTrace, TraceConditions};
 
 use super::parameters::{Bad, Parameters};
-use super::{DOOR, logfmt, wire, with_coverage};
+use super::{DOOR, json, logfmt, wire, with_coverage};
 
 /// Traces of one answer.
 const TRACES_MAX: usize = 10_000;
@@ -28,8 +28,15 @@ pub(super) async fn search(State(doors): State<Doors>, uri: Uri) -> Response {
         Ok(question) => question,
         Err(bad) => return text(StatusCode::BAD_REQUEST, bad),
     };
-    match doors.ask(DOOR, move |query| query.search(&question)).await {
-        Ok(answer) => with_coverage(Json(wire::SearchResponse::of(&answer)).into_response(), &answer.coverage),
+    let found = doors.ask(DOOR, move |query| {
+        let answer = query.search(&question)?;
+        let traces: Vec<&SearchTrace> = answer.traces.iter().collect();
+        let whole = Whole { traces: OneByOne { columns: Columns::of(&traces), traces }, metrics: metrics(&answer) };
+        let written = serde_json::to_vec(&whole).map_err(|_| QueryError::Failed)?;
+        Ok((written, answer.coverage))
+    });
+    match found.await {
+        Ok((written, coverage)) => with_coverage(json(written), &coverage),
         Err(error) => text(query_status(&error), error.to_string()),
     }
 }
@@ -73,20 +80,39 @@ pub(super) fn refused(error: &TraceQlError) -> Bad {
     }
 }
 
+/// A `wire::SearchResponse` that is never there as a whole.
+#[derive(Serialize)]
+struct Whole<'a> {
+    traces: OneByOne<'a>,
+    metrics: wire::SearchMetrics,
+}
+
+struct OneByOne<'a> {
+    columns: Columns<'a>,
+    traces: Vec<&'a SearchTrace>,
+}
+
+impl Serialize for OneByOne<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.traces.iter().map(|trace| self.columns.trace(trace)))
+    }
+}
+
 impl wire::SearchResponse {
     pub(super) fn of(answer: &SearchAnswer) -> Self {
-        let jobs = narrow(answer.jobs);
-        Self {
-            traces: traces(&answer.traces.iter().collect::<Vec<_>>()),
-            metrics: Some(wire::SearchMetrics {
-                inspected_traces: narrow(answer.traces.len() as u64),
-                total_blocks: narrow(answer.inspected_blocks),
-                completed_jobs: jobs,
-                total_jobs: jobs,
-                inspected_spans: answer.inspected_spans,
-                ..wire::SearchMetrics::default()
-            }),
-        }
+        Self { traces: traces(&answer.traces.iter().collect::<Vec<_>>()), metrics: Some(metrics(answer)) }
+    }
+}
+
+fn metrics(answer: &SearchAnswer) -> wire::SearchMetrics {
+    let jobs = narrow(answer.jobs);
+    wire::SearchMetrics {
+        inspected_traces: narrow(answer.traces.len() as u64),
+        total_blocks: narrow(answer.inspected_blocks),
+        completed_jobs: jobs,
+        total_jobs: jobs,
+        inspected_spans: answer.inspected_spans,
+        ..wire::SearchMetrics::default()
     }
 }
 

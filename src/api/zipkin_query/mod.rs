@@ -20,7 +20,7 @@ use crate::query::{Query, QueryError, ServiceCalls, TraceAnswer};
 use super::Doors;
 use super::open_params::OpenParams;
 use super::params::BadParameter;
-use super::refusal::query_status;
+use super::refusal::{self, SaysWhy};
 use super::shown::with_coverage;
 use super::text;
 
@@ -40,25 +40,15 @@ pub(super) fn router() -> Router<Doors> {
         .route("/zipkin/api/v2/autocompleteValues", get(nothing))
 }
 
-/// Why there is no answer.
+type Failure = refusal::Failure<AsText>;
+
+/// A line.
 #[derive(Debug)]
-struct Failure(StatusCode, String);
+struct AsText;
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        text(self.0, self.1 + "\n")
-    }
-}
-
-impl From<BadParameter> for Failure {
-    fn from(bad: BadParameter) -> Self {
-        Self(StatusCode::BAD_REQUEST, bad.0)
-    }
-}
-
-impl From<QueryError> for Failure {
-    fn from(error: QueryError) -> Self {
-        Self(query_status(&error), error.to_string())
+impl SaysWhy for AsText {
+    fn say(status: StatusCode, why: String) -> Response {
+        text(status, why + "\n")
     }
 }
 
@@ -100,7 +90,7 @@ async fn trace(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Res
     let (json, TraceAnswer { batch, coverage }) = found.await?;
     if batch.spans.is_empty() {
         let reasons = std::iter::once(format!("trace {id} is not stored")).chain(coverage.reasons);
-        return Err(Failure(StatusCode::NOT_FOUND, reasons.collect::<Vec<_>>().join("; ")));
+        return Err(Failure::new(StatusCode::NOT_FOUND, reasons.collect::<Vec<_>>().join("; ")));
     }
     Ok(with_coverage(written(json), &coverage))
 }

@@ -32,6 +32,7 @@ impl BitWriter {
 }
 
 /// The `width` bits from bit `at` on, `width` in [1, 64]; bits past the end are zero.
+#[inline]
 pub(super) fn read_bits(bytes: &[u8], at: usize, width: u32) -> u64 {
     let from = bytes.get(at / 8..).unwrap_or_default();
     // Most widths fit into one register, wherever in a byte they begin.

@@ -180,10 +180,10 @@ pub(crate) fn read_codes(
 ) -> Result<Ints, Malformed> {
     const UNPREDICTED: Malformed = Malformed("a code is predicted from nothing");
     let context = reader.u8()?;
-    let predicted = Ints::read(reader, n, unpacker)?;
     if context == NONE {
-        return Ok(predicted);
+        return Ints::read(reader, n, unpacker);
     }
+    let predicted = Ints::read_values(reader, n, unpacker)?;
     let table = contexts.table(context);
     let n_contexts = match table {
         Some(table) => table.n,
@@ -193,7 +193,7 @@ pub(crate) fn read_codes(
     let mut last = vec![u64::MAX; n_contexts.max(1)];
     let mut previous = 0;
     let mut codes = Vec::with_capacity(n);
-    for (idx, predicted) in predicted.into_values(n).into_iter().enumerate() {
+    for (idx, predicted) in predicted.into_iter().enumerate() {
         let at = table.map_or(Some(previous), |table| contexts.at(table, idx)).ok_or(UNPREDICTED)?;
         let slot = last.get_mut(at).ok_or(UNPREDICTED)?;
         if let Some(code) = predicted.checked_sub(1) {

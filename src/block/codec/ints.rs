@@ -177,6 +177,30 @@ impl Ints {
         }
     }
 
+    /// All `n` numbers at once: faster than `read` and `into_values` where that looks for places to start from.
+    pub(crate) fn read_values(
+        reader: &mut Reader<'_>,
+        n: usize,
+        unpacker: &mut Unpacker,
+    ) -> Result<Vec<u64>, Malformed> {
+        let mut ahead = *reader;
+        if ahead.u8()? != WIDTHS {
+            return Ok(Self::read(reader, n, unpacker)?.into_values(n));
+        }
+        let (min, step) = (ahead.varint()?, ahead.varint()?);
+        let lengths = lengths_of(&mut ahead, n, unpacker)?;
+        let n_bits: usize = lengths.iter().map(|length| usize::from(length.saturating_sub(1))).sum();
+        let bits = ahead.bytes(n_bits.div_ceil(8))?;
+        *reader = ahead;
+        let mut at = 0;
+        let value = |length: &u8| {
+            let value = scaled(*length, bits, at).wrapping_mul(step).wrapping_add(min);
+            at += usize::from(length.saturating_sub(1));
+            value
+        };
+        Ok(lengths.iter().map(value).collect())
+    }
+
     /// The number at `idx`; 0 past the end.
     pub(crate) fn get(&self, idx: usize) -> u64 {
         match self {
@@ -231,10 +255,7 @@ impl Widths {
         step: u64,
         unpacker: &mut Unpacker,
     ) -> Result<Self, Malformed> {
-        let lengths = reader.blob(unpacker)?;
-        if lengths.len() != n || lengths.iter().any(|length| 64 < *length) {
-            return Err(Malformed("bit lengths do not fit the number of values"));
-        }
+        let lengths = lengths_of(reader, n, unpacker)?;
         let mut at = 0;
         let mut checkpoints = Vec::with_capacity(n / CHECKPOINT_VALUES + 1);
         for lengths in lengths.chunks(CHECKPOINT_VALUES) {
@@ -265,13 +286,26 @@ impl Widths {
 
     /// The value of `length` bits, all but the first of which stand at bit `at`.
     fn value(&self, length: u8, at: usize) -> u64 {
-        let scaled = match length {
-            0 | 1 => u64::from(length),
-            _ => {
-                let width = u32::from(length - 1);
-                read_bits(&self.bits, at, width) | (1 << width)
-            }
-        };
-        scaled.wrapping_mul(self.step).wrapping_add(self.min)
+        scaled(length, &self.bits, at).wrapping_mul(self.step).wrapping_add(self.min)
+    }
+}
+
+fn lengths_of(reader: &mut Reader<'_>, n: usize, unpacker: &mut Unpacker) -> Result<Vec<u8>, Malformed> {
+    let lengths = reader.blob(unpacker)?;
+    if lengths.len() == n && lengths.iter().all(|length| *length <= 64) {
+        return Ok(lengths);
+    }
+    Err(Malformed("bit lengths do not fit the number of values"))
+}
+
+/// The number of `length` bits, at most 64, all but the first of which stand at bit `at`.
+#[inline]
+fn scaled(length: u8, bits: &[u8], at: usize) -> u64 {
+    match length {
+        0 | 1 => u64::from(length),
+        _ => {
+            let width = u32::from(length - 1);
+            read_bits(bits, at, width) | (1 << width)
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn read_scopes(
         CALLED => {
             let mut last: ByNumber<u64> = ByNumber::default();
             let mut scopes = Vec::with_capacity(n);
-            for (row, told) in Ints::read(reader, n, unpacker)?.into_values(n).into_iter().enumerate() {
+            for (row, told) in Ints::read_values(reader, n, unpacker)?.into_iter().enumerate() {
                 let caller = caller(row, &scopes, contexts);
                 let scope = match told.checked_sub(1) {
                     Some(scope) => scope,

@@ -21,6 +21,8 @@ fn ints(values: &[u64]) -> (u8, usize) {
     let mut out = Vec::new();
     put_ints(&mut out, values, &mut Packer::new());
     let mut reader = Reader::new(&out);
+    let at_once = Ints::read_values(&mut reader.clone(), values.len(), &mut Unpacker::new()).unwrap();
+    assert_eq!(at_once, values);
     let read = Ints::read(&mut reader, values.len(), &mut Unpacker::new()).unwrap();
     assert!(reader.is_empty());
     let single: Vec<u64> = (0..values.len()).map(|idx| read.get(idx)).collect();

@@ -100,6 +100,14 @@ impl<'a> Group<'a> {
         ints.map_err(|malformed| self.damaged(malformed))
     }
 
+    /// All `n` numbers of a column.
+    pub(super) fn all_ints(&mut self, column: ColumnId, n: usize) -> Result<Vec<u64>, BlockError> {
+        let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(vec![0; n]) };
+        let bytes = bytes_of(&self.fetched, chunk);
+        let ints = bytes.and_then(|bytes| Ints::read_values(&mut Reader::new(bytes), n, &mut self.unpacker));
+        ints.map_err(|malformed| self.damaged(malformed))
+    }
+
     pub(super) fn numbers(&mut self, column: ColumnId, n: usize, contexts: Contexts<'_>) -> Result<Ints, BlockError> {
         let Some(chunk) = self.header.chunk(self.number, column) else { return Ok(Ints::Constant(0)) };
         let contexts = contexts_of(column, contexts);
@@ -213,16 +221,17 @@ impl<'a> Group<'a> {
 
     /// Start time of each row.
     pub(super) fn starts(&mut self, runs: &[Run]) -> Result<Vec<u64>, BlockError> {
-        let firsts = self.ints(column::TRACE_START, runs.len())?;
-        let n_deltas = self.n_rows.saturating_sub(runs.len());
-        let deltas = self.ints(column::START_DELTA, n_deltas)?.into_values(n_deltas);
-        let mut deltas = deltas.into_iter();
+        let firsts = self.all_ints(column::TRACE_START, runs.len())?;
+        let deltas = self.all_ints(column::START_DELTA, self.n_rows.saturating_sub(runs.len()))?;
+        let mut deltas = deltas.as_slice();
         let mut starts = Vec::with_capacity(self.n_rows);
-        for (run_idx, run) in runs.iter().enumerate() {
-            let mut start = firsts.get(run_idx);
+        for (run, first) in runs.iter().zip(firsts) {
+            let (of_run, others) = deltas.split_at(deltas.len().min(run.len - 1));
+            deltas = others;
+            let mut start = first;
             starts.push(start);
-            starts.extend(deltas.by_ref().take(run.len - 1).map(|delta| {
-                start = start.wrapping_add(delta);
+            starts.extend(of_run.iter().map(|delta| {
+                start = start.wrapping_add(*delta);
                 start
             }));
         }
@@ -249,8 +258,12 @@ impl<'a> Group<'a> {
     /// The numbers as ids, all of them below `n`.
     fn ids(&self, numbers: Vec<u64>, n: u32) -> Result<Vec<u32>, BlockError> {
         const MISSING: Malformed = Malformed("a row names a series or scope that does not exist");
-        let id = |number: u64| u32::try_from(number).ok().filter(|id| *id < n);
-        numbers.into_iter().map(id).collect::<Option<_>>().ok_or_else(|| self.damaged(MISSING))
+        let mut ids = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let id = u32::try_from(number).ok().filter(|id| *id < n);
+            ids.push(id.ok_or_else(|| self.damaged(MISSING))?);
+        }
+        Ok(ids)
     }
 }
 
@@ -291,7 +304,11 @@ impl TextForms<'_> {
 
 /// The run of each row.
 pub(super) fn run_of_row(runs: &[Run]) -> Vec<u32> {
-    (0..).zip(runs).flat_map(|(number, run)| std::iter::repeat_n(number, run.len)).collect()
+    let mut numbers = Vec::with_capacity(runs.last().map_or(0, |last| last.start + last.len));
+    for (number, run) in (0..).zip(runs) {
+        numbers.extend(std::iter::repeat_n(number, run.len));
+    }
+    numbers
 }
 
 fn bytes_of(fetched: &[(u32, Vec<u8>)], chunk: Chunk) -> Result<&[u8], Malformed> {

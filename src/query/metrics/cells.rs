@@ -26,12 +26,17 @@ impl CellNumbers {
     }
 
     /// The number of a cell; `None` for a new one when there are too many.
+    #[inline]
     pub(super) fn of(&mut self, key: CellKey) -> Option<u32> {
         let hash = key.0.wrapping_mul(0x9e37_79b1) ^ key.1.wrapping_mul(0x85eb_ca6b);
-        let recent = self.recent.get_mut((hash >> (u32::BITS - RECENT_BITS)) as usize)?;
-        if recent.0 == key && key != NOBODY {
-            return Some(recent.1);
+        let at = (hash >> (u32::BITS - RECENT_BITS)) as usize;
+        match self.recent.get(at) {
+            Some((recent, number)) if *recent == key && key != NOBODY => Some(*number),
+            _ => self.look_up(key, at),
         }
+    }
+
+    fn look_up(&mut self, key: CellKey, at: usize) -> Option<u32> {
         let number = match self.known.get(&key) {
             Some(known) => *known,
             None if self.cells_max <= self.known.len() => return None,
@@ -41,7 +46,7 @@ impl CellNumbers {
                 new
             }
         };
-        *recent = (key, number);
+        *self.recent.get_mut(at)? = (key, number);
         Some(number)
     }
 

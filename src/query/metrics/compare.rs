@@ -79,13 +79,13 @@ impl Tally {
         Ok(())
     }
 
-    /// Counts a value of a span, in a block or batch that the question numbers so.
-    pub(super) fn count(&mut self, block: u32, span: &ComparedSpan, attribute: u32, value: u32) {
+    /// Counts a value of a span, in a block or batch that the question numbers so; whether it may be shown, as far as is known.
+    pub(super) fn count(&mut self, block: u32, span: &ComparedSpan, attribute: u32, value: u32) -> bool {
         let interval = self.intervals.containing(span.at);
         let series = value.saturating_mul(2).saturating_add(u32::from(span.is_selected));
         let Some(number) = self.numbers.of((series, interval)) else {
             self.is_full = true;
-            return;
+            return false;
         };
         if self.counts.len() <= number as usize {
             self.counts.push(0);
@@ -95,13 +95,12 @@ impl Tally {
         }
         if attribute == AttributeTable::NAMES {
             self.spans += 1;
-            if self.shows {
-                self.show(block, span, interval);
-            }
+            return self.shows && self.show(block, span, interval);
         }
+        false
     }
 
-    fn show(&mut self, block: u32, span: &ComparedSpan, interval: u32) {
+    fn show(&mut self, block: u32, span: &ComparedSpan, interval: u32) -> bool {
         let shown = self.shown.entry((span.is_selected, interval)).or_default();
         let place = shown.partition_point(|known| span.latency <= known.latency);
         if place < CELL_CANDIDATES_MAX {
@@ -110,6 +109,7 @@ impl Tally {
             shown.insert(place, candidate);
             shown.truncate(CELL_CANDIDATES_MAX);
         }
+        place < CELL_CANDIDATES_MAX
     }
 
     /// For each attribute and side the values that are met most, at most `top`, then all values together; the largest numbers

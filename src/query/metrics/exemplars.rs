@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::series::{Candidate, Series};
-use super::{Asking, MetricsExemplar};
-use crate::model::{DurationNanos, SpanId, TraceId};
-use crate::query::Query;
+use super::{Asking, Found, MetricsExemplar};
+use crate::model::{DurationNanos, SpanId, SpanKey, TraceId};
 use crate::query::contributions::Contributions;
 use crate::query::ids::SpanIds;
-use crate::query::traceql::{Field, FieldValue, Intrinsic, fields_of_rows};
+use crate::query::traceql::{Field, FieldValue, Intrinsic, TraceSpans, fields_of_rows};
 use crate::query::walk::{Place, Places};
+use crate::query::{Query, QueryError};
 use crate::store::StoreError;
 
 /// What a span says: its ids, and its fields under their names.
@@ -22,7 +22,7 @@ type At = (usize, u32, u32);
 
 impl Asking<'_> {
     /// Of each series those that are shown, in order of time; `max` of all.
-    pub(super) fn exemplars(&mut self, series: &[Series], max: usize) -> Vec<Vec<MetricsExemplar>> {
+    pub(super) fn exemplars(&mut self, series: &[Series], max: usize) -> Result<Vec<Vec<MetricsExemplar>>, QueryError> {
         let chosen = chosen(series, max);
         let mut rows: BTreeMap<(usize, u32), Vec<u32>> = BTreeMap::new();
         for (_, one) in &chosen {
@@ -32,8 +32,13 @@ impl Asking<'_> {
         for ((query, block), mut rows) in rows {
             rows.sort_unstable();
             rows.dedup();
-            let Some((found, asked)) = self.found.get(query) else { continue };
-            match read(found, asked, block, &rows) {
+            let Some(Found { asked, places, kept }) = self.found.get(query) else { continue };
+            if !kept.is_empty() {
+                let read = self.said_in_traces(asked, kept, &rows)?;
+                said.extend(read.into_iter().map(|(row, one)| ((query, block, row), one)));
+                continue;
+            }
+            match read(places, asked, block, &rows) {
                 Ok(read) => said.extend(read.into_iter().map(|(row, one)| ((query, block, row), one))),
                 Err(error) => Query::unreadable(self.query, &mut self.coverage, "a block", &error),
             }
@@ -54,8 +59,28 @@ impl Asking<'_> {
         for of_series in &mut shown {
             of_series.sort_by_key(|exemplar| exemplar.at);
         }
-        shown
+        Ok(shown)
     }
+
+    /// What spans say of fields that may be told by the rest of their traces.
+    fn said_in_traces(&self, asked: &[Field], kept: &[SpanKey], rows: &[u32]) -> Result<Vec<(u32, Said)>, QueryError> {
+        let fields = shown_of(asked);
+        let keys: Vec<(u32, SpanKey)> = rows.iter().filter_map(|row| Some((*row, *kept.get(*row as usize)?))).collect();
+        let ids: Vec<TraceId> = keys.iter().map(|(_, key)| key.trace_id).collect();
+        let traces = self.query.traces_in(self.snapshot, &ids)?;
+        let spans = keys.into_iter().zip(&traces).filter_map(|((row, key), trace)| {
+            let spans = TraceSpans::new(&trace.batch, 0..trace.batch.spans.len());
+            let at = u32::try_from(spans.spans().iter().position(|span| span.key() == key)?).ok()?;
+            let values = fields.iter().map(|field| spans.first_value(field, at));
+            Some((row, said(key.trace_id, key.span_id, &fields, values)))
+        });
+        Ok(spans.collect())
+    }
+}
+
+/// Of the fields that are asked of those that are shown, and the name.
+fn shown_of(asked: &[Field]) -> Vec<&Field> {
+    asked.iter().filter(|field| !field.is_of_every_answer()).chain([&NAME]).collect()
 }
 
 /// At most `max`: first one for each point, the slowest ones, then the second ones. With the number of its series each.
@@ -70,8 +95,7 @@ fn chosen(series: &[Series], max: usize) -> Vec<(usize, Candidate)> {
 
 /// What the spans of some rows of a block or batch say. A block that is damaged shows only spans that open.
 fn read(found: &Contributions, asked: &[Field], block: u32, rows: &[u32]) -> Result<Vec<(u32, Said)>, StoreError> {
-    let is_asked = |field: &&Field| !field.is_of_every_answer();
-    let fields: Vec<&Field> = asked.iter().filter(is_asked).chain([&NAME]).collect();
+    let fields = shown_of(asked);
     let places: &Places = &found.places;
     match places.place(block) {
         Some(Place::Head(batch, _)) => {

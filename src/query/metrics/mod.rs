@@ -13,6 +13,7 @@ mod compare;
 mod exemplars;
 mod intervals;
 mod quantiles;
+mod related;
 mod series;
 mod stages;
 mod sums;
@@ -28,12 +29,12 @@ use super::contributions::Contributions;
 use super::ids::SpanIds;
 use super::rows::{WITHIN, open_all};
 use super::traceql::{
-    CompareScan, Field, FieldValue, GroupTable, MeasureScan, MetricsExpression, MetricsFunction, MetricsQuery, RowScan,
-    SpanMetrics,
+    CompareScan, Field, FieldValue, Filter, GroupTable, MeasureScan, MetricsExpression, MetricsFunction, MetricsQuery,
+    MetricsSource, RowScan, SpanMetrics,
 };
 use super::{ATTEMPTS, Coverage, Query, QueryError, coverage_of};
 use crate::clock;
-use crate::model::{DurationNanos, TimeRange, UnixNanos};
+use crate::model::{DurationNanos, SpanKey, TimeRange, UnixNanos};
 use crate::store::{OpenPartition, Snapshot, StoreError};
 
 /// Points of one series, as in Tempo and Prometheus.
@@ -103,10 +104,18 @@ struct Asking<'a> {
     intervals: Intervals,
     shows: bool,
     began: Instant,
-    /// What was found for each of its queries, and what that asks of.
-    found: Vec<(Contributions, Vec<Field>)>,
+    /// For each of its queries.
+    found: Vec<Found>,
     spans: u64,
     coverage: Coverage,
+}
+
+/// Where the spans of one query are that may be shown, and what is asked of them.
+struct Found {
+    asked: Vec<Field>,
+    places: Contributions,
+    /// Instead of the places, of spans that were found in whole traces: rows count among these.
+    kept: Vec<SpanKey>,
 }
 
 impl Query {
@@ -143,7 +152,7 @@ impl Query {
             Operand::Series(series) => asking.largest(series),
             Operand::Number(_) => Vec::new(),
         };
-        let shown = asking.exemplars(&series, question.exemplars_max);
+        let shown = asking.exemplars(&series, question.exemplars_max)?;
         let series = series.into_iter().zip(shown).map(|(one, exemplars)| asking.answered(one, exemplars)).collect();
         Ok(MetricsAnswer { series, spans: asking.spans, coverage: asking.coverage })
     }
@@ -169,38 +178,48 @@ impl Asking<'_> {
     }
 
     fn of_spans(&mut self, metrics: &SpanMetrics) -> Result<Vec<Series>, QueryError> {
-        match &metrics.function {
-            MetricsFunction::Compare(comparison) => {
-                let scan = CompareScan { filter: &metrics.filter, comparison, range: self.intervals.range() };
-                self.compared(metrics, &scan)
-            }
-            _ => self.summed(metrics),
+        let every = Filter::default();
+        let (filter, related) = match &metrics.source {
+            MetricsSource::Filter(filter) => (filter, None),
+            MetricsSource::Related(query) => (&every, Some(query)),
+        };
+        let range = self.intervals.range();
+        if let MetricsFunction::Compare(comparison) = &metrics.function {
+            let scan = CompareScan { filter, comparison, range };
+            return match related {
+                Some(query) => self.compared_related(metrics, query, &scan),
+                None => self.compared(metrics, &scan),
+            };
+        }
+        let scan = MeasureScan {
+            filter,
+            range,
+            by: metrics.by.iter().map(|(field, _)| field).collect(),
+            value: metrics.function.field(),
+            with_latency: self.shows,
+        };
+        match related {
+            Some(query) => self.summed_related(metrics, query, &scan),
+            None => self.summed(metrics, &scan),
         }
     }
 
-    fn summed(&mut self, metrics: &SpanMetrics) -> Result<Vec<Series>, QueryError> {
-        let scan = MeasureScan {
-            filter: &metrics.filter,
-            range: self.intervals.range(),
-            by: metrics.by.iter().map(|(field, _)| field).collect(),
-            value: metrics.function.field(),
-        };
+    fn summed(&mut self, metrics: &SpanMetrics, scan: &MeasureScan<'_>) -> Result<Vec<Series>, QueryError> {
         let mut groups = GroupTable::default();
         let mut sums = Sums::new(metrics, self.intervals, self.found.len(), self.shows);
-        let key = metrics.by.iter().map(|(_, written)| written.as_str()).collect::<Vec<_>>().join(", ");
         let mut found = self.blocks(|open, block_no, block| {
-            scan.scan_block(open, block_no, &mut groups, &mut |span| sums.span(block, &span))?;
-            Ok(bounded(&key, &groups, &sums))
+            scan.scan_block(open, block_no, &mut groups, &mut |rows| sums.rows(block, rows))?;
+            Ok(bounded(metrics, &groups, &sums))
         })?;
         let batches = heads(&mut found, self.snapshot);
         scan.scan_heads(&self.snapshot.heads, &mut groups, &mut |head, batch, span| {
             if let Some(block) = batches.get(head).and_then(|batches| batches.get(batch)) {
-                sums.span(*block, &span);
+                let _shown = sums.span(*block, &span);
             }
         });
-        bounded(&key, &groups, &sums)?;
+        bounded(metrics, &groups, &sums)?;
         self.spans += sums.spans;
-        self.keep(found, metrics);
+        self.keep(found, metrics, Vec::new());
         Ok(sums.into_series(&groups))
     }
 
@@ -209,7 +228,7 @@ impl Asking<'_> {
         let mut tally = Tally::new(self.intervals, self.found.len(), self.shows);
         let mut found = self.blocks(|open, block_no, block| {
             scan.scan_block(open, block_no, &mut table, &mut |span, attribute, value| {
-                tally.count(block, &span, attribute, value);
+                let _shown = tally.count(block, &span, attribute, value);
             })?;
             Ok(tally.is_bounded(&table))
         })?;
@@ -219,12 +238,12 @@ impl Asking<'_> {
             let block = batches.get(head_no).and_then(|batches| batches.get(batch_no));
             let Some((batch, block)) = head.batches.get(batch_no).zip(block) else { continue };
             scan.scan_row(batch, row, head.horizon, &mut table, &mut |span, attribute, value| {
-                tally.count(*block, &span, attribute, value);
+                let _shown = tally.count(*block, &span, attribute, value);
             });
         }
         tally.is_bounded(&table)?;
         self.spans += tally.spans;
-        self.keep(found, metrics);
+        self.keep(found, metrics, Vec::new());
         Ok(tally.into_series(&table, scan.comparison.top, &mut self.coverage))
     }
 
@@ -250,8 +269,8 @@ impl Asking<'_> {
         Ok(found)
     }
 
-    fn keep(&mut self, found: Contributions, metrics: &SpanMetrics) {
-        self.found.push((found, metrics.fields().into_iter().cloned().collect()));
+    fn keep(&mut self, places: Contributions, metrics: &SpanMetrics, kept: Vec<SpanKey>) {
+        self.found.push(Found { asked: metrics.fields().into_iter().cloned().collect(), places, kept });
     }
 
     /// As many of the series as an answer takes, the largest.
@@ -305,9 +324,10 @@ fn heads(found: &mut Contributions, snapshot: &Snapshot) -> Vec<Vec<u32>> {
 }
 
 /// Whether there is not too much of anything.
-fn bounded(key: &str, groups: &GroupTable, sums: &Sums<'_>) -> Result<(), QueryError> {
+fn bounded(metrics: &SpanMetrics, groups: &GroupTable, sums: &Sums<'_>) -> Result<(), QueryError> {
     if GROUPS_MAX < groups.n_groups() {
-        return Err(QueryError::TooManyGroups { key: key.to_owned(), groups_max: GROUPS_MAX });
+        let key = metrics.by.iter().map(|(_, written)| written.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(QueryError::TooManyGroups { key, groups_max: GROUPS_MAX });
     }
     if GROUP_BYTES_MAX < groups.bytes() {
         return Err(too_much("bytes of values to group by", GROUP_BYTES_MAX));

@@ -6,7 +6,10 @@ use super::quantiles::{ValueBucket, ValueHistogram};
 use super::series::{Candidate, Series};
 use super::stages::CELL_CANDIDATES_MAX;
 use crate::latency::Quantile;
-use crate::query::traceql::{FieldValue, Fraction, GroupTable, MeasuredSpan, MetricsFunction, Number, SpanMetrics};
+use crate::model::UnixNanos;
+use crate::query::traceql::{
+    FieldValue, Fraction, GroupTable, MeasuredRows, MeasuredSpan, MetricsFunction, Number, SpanMetrics,
+};
 
 /// Cells of all series in which something was counted, some 300 bytes each.
 pub(super) const CELLS_MAX: usize = 200_000;
@@ -50,6 +53,8 @@ pub(super) struct Sums<'q> {
     unit: f64,
     numbers: CellNumbers,
     cells: Vec<Cell>,
+    /// The interval that a span was counted in last, and its end.
+    last: (u32, UnixNanos),
     n_buckets: usize,
     /// Spans counted.
     pub(super) spans: u64,
@@ -83,31 +88,41 @@ impl<'q> Sums<'q> {
             unit: if metrics.function.is_of_duration() { 1e9 } else { 1.0 },
             numbers: CellNumbers::new(CELLS_MAX),
             cells: Vec::new(),
+            last: (0, intervals.end(0)),
             n_buckets: 0,
             spans: 0,
             overflow: None,
         }
     }
 
-    /// Counts one span, in a block or batch that the question numbers so.
-    pub(super) fn span(&mut self, block: u32, span: &MeasuredSpan) {
-        let interval = self.intervals.containing(span.at);
+    /// Counts the spans of a row group of a block.
+    pub(super) fn rows(&mut self, block: u32, rows: &MeasuredRows<'_>) {
+        for span in rows.spans() {
+            let _shown = self.span(block, &span);
+        }
+    }
+
+    /// Counts one span, in a block or batch that the question numbers so; whether it may be shown, as far as is known.
+    #[inline]
+    pub(super) fn span(&mut self, block: u32, span: &MeasuredSpan) -> bool {
+        self.last = self.intervals.containing_near(span.at, self.last);
+        let interval = self.last.0;
         let series = match &self.metrics.function {
             MetricsFunction::HistogramOverTime(_) => match power_above(span.value) {
                 Some(power) => span.group.saturating_mul(POWERS).saturating_add(power),
-                None => return,
+                None => return false,
             },
             _ => span.group,
         };
         self.spans += 1;
         let Some(number) = self.numbers.of((series, interval)) else {
             self.overflow = Some(("points", CELLS_MAX));
-            return;
+            return false;
         };
         if self.cells.len() <= number as usize {
             self.cells.push(Cell::default());
         }
-        let Some(cell) = self.cells.get_mut(number as usize) else { return };
+        let Some(cell) = self.cells.get_mut(number as usize) else { return false };
         cell.count += 1;
         let has_own_value = !self.metrics.function.counts();
         if has_own_value {
@@ -125,8 +140,10 @@ impl<'q> Sums<'q> {
                 let candidate =
                     Candidate { interval, query, block, row: span.row, at: span.at, latency, value, rank: 0 };
                 cell.show(Shown { order, candidate });
+                return true;
             }
         }
+        false
     }
 
     /// Its series, in the order in which their groups were met.

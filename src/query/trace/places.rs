@@ -12,6 +12,9 @@ use crate::store::{OpenPartition, Partition, Snapshot, StoreError, TraceBlocks};
 /// Spans of the traces that are read together, some 500 bytes each; a trace that alone has more is read by itself.
 pub(super) const SPANS_AT_ONCE: u64 = 2 * BLOCK_SPANS_MAX as u64;
 
+/// Spans that are read only by a question whose turn it is: any number of others may read fewer meanwhile.
+pub(super) const READS_MUCH: u64 = 8 * 1024;
+
 /// A trace by its position among those that are looked for.
 pub(super) type TraceNo = usize;
 
@@ -36,6 +39,8 @@ pub(super) struct Run {
 /// Traces that are read together.
 #[derive(Debug, Default)]
 pub(super) struct Chunk<'a> {
+    /// Of its traces, in blocks.
+    pub(super) spans: u64,
     /// In the order of the snapshot.
     pub(super) places: Vec<Place<'a>>,
     /// Traces that no block has.
@@ -284,7 +289,8 @@ fn in_chunks(places: Vec<Place<'_>>, n_traces: usize, spans_at_once: u64) -> Vec
     for Place { partition, block_no, runs } in places {
         for run in runs {
             let chunk = chunk_of.get(run.trace).copied().flatten().and_then(|chunk| chunks.get_mut(chunk));
-            let Some(Chunk { places, .. }) = chunk else { continue };
+            let Some(Chunk { spans, places, .. }) = chunk else { continue };
+            *spans += u64::from(run.rows.end - run.rows.start);
             match places.last_mut().filter(|last| last.block_no == block_no && Arc::ptr_eq(last.partition, partition)) {
                 Some(place) => place.runs.push(run),
                 None => places.push(Place { partition, block_no, runs: vec![run] }),

@@ -196,3 +196,14 @@ fn an_error_of_who_looks_ends_the_reading() {
     assert!(matches!(read, Err(QueryError::Abandoned)));
     assert_eq!(seen, 5);
 }
+
+#[test]
+fn a_question_reads_few_spans_at_any_time_and_many_when_it_is_its_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let filled = filled(dir.path(), 5);
+    // Who has gone is not given a turn.
+    let (query, asker) = filled.query.for_asker();
+    drop(asker);
+    assert!(!query.trace(id(7)).unwrap().batch.spans.is_empty());
+    assert!(matches!(query.traces(&ids()), Err(QueryError::Abandoned)));
+}

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::ast::{AttributeScope, Field, Intrinsic};
 use super::value::Datum;
@@ -13,6 +14,7 @@ use super::{row, skip};
 use crate::block::{
     AttributeColumn, AttributeOwner, AttributeValues, BlockError, BlockScan, Dictionary, RowGroup, SpanAttribute,
 };
+use crate::model::Span;
 
 /// Attributes of spans that are asked for in a block.
 pub(super) struct BlockFields<'b> {
@@ -66,6 +68,33 @@ impl<'b> BlockFields<'b> {
     fn scopes_have(&self, field: &Field, holds: &mut dyn FnMut(Datum<'_>) -> bool) -> Result<bool, BlockError> {
         let scopes = self.scan.scopes()?;
         Ok((0..).zip(&scopes.scopes).any(|(number, _)| holds(row::of_scope(field, scopes, number))))
+    }
+
+    /// For each series a scope that stands for those of all its spans, when they all say the same of a field: a series names
+    /// the service that a scope names. `None` when some do not, or say what has several forms of one value.
+    fn scope_of_series(&self, field: &Field) -> Result<Option<Vec<u32>>, BlockError> {
+        let scopes = self.scan.scopes()?;
+        let mut of_service: HashMap<(Cow<'_, str>, Cow<'_, str>), (u32, Datum<'_>)> = HashMap::new();
+        for scope in (0..).take(scopes.scopes.len()) {
+            let says = row::of_scope(field, scopes, scope);
+            match of_service.entry(scopes.service_of(&Span { scope, ..Span::default() })) {
+                Entry::Vacant(new) => {
+                    let _first = new.insert((scope, says));
+                }
+                Entry::Occupied(known) => {
+                    let is_exact = matches!(says, Datum::Nil | Datum::String(_) | Datum::Int(_) | Datum::Bool(_));
+                    if !is_exact || known.get().1 != says {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        let borrowed = Cow::Borrowed;
+        let of_series = self.scan.series()?.iter().map(|series| {
+            let (namespace, service) = (series.namespace.as_ref(), series.service.as_ref());
+            of_service.get(&(borrowed(namespace), borrowed(service))).map(|(scope, _)| *scope)
+        });
+        Ok(of_series.collect())
     }
 
     /// A row group, with nothing read yet.
@@ -207,6 +236,8 @@ pub(super) struct FieldAnswers<'f> {
     field: &'f Field,
     /// Of scopes or series.
     of_table: Vec<u32>,
+    /// See `BlockFields::scope_of_series`.
+    scope_of_series: OnceCell<Option<Vec<u32>>>,
     /// Of dictionaries that hold for the whole block, by id and kind of values.
     of_dictionaries: HashMap<(u16, bool), Vec<u32>>,
     /// Of no value.
@@ -217,7 +248,14 @@ pub(super) struct FieldAnswers<'f> {
 
 impl<'f> FieldAnswers<'f> {
     pub(super) fn new(field: &'f Field) -> Self {
-        Self { field, of_table: Vec::new(), of_dictionaries: HashMap::new(), of_nil: UNASKED, last: (0, UNASKED) }
+        Self {
+            field,
+            of_table: Vec::new(),
+            scope_of_series: OnceCell::new(),
+            of_dictionaries: HashMap::new(),
+            of_nil: UNASKED,
+            last: (0, UNASKED),
+        }
     }
 
     pub(super) fn field(&self) -> &'f Field {
@@ -249,10 +287,7 @@ impl<'f> FieldAnswers<'f> {
                 self.of_attribute(key, group, within, ask, &mut answers)?;
             }
             field if field.is_of_scope() => {
-                let scopes = group.group.scopes()?;
-                for (row, answer) in rows_of(within, &mut answers) {
-                    *answer = self.of_scope(group, at(scopes, row), ask)?;
-                }
+                self.of_scopes(group, within, ask, &mut answers)?;
             }
             field => {
                 for (row, answer) in rows_of(within, &mut answers) {
@@ -296,6 +331,28 @@ impl<'f> FieldAnswers<'f> {
         Ok(())
     }
 
+    /// By their series, where these tell: the column of scopes is told by three others.
+    fn of_scopes(
+        &mut self,
+        group: &GroupFields<'_>,
+        within: &[bool],
+        ask: Ask<'_>,
+        answers: &mut [u32],
+    ) -> Result<(), BlockError> {
+        let of_series = match self.scope_of_series.take() {
+            Some(known) => known,
+            None => group.block.scope_of_series(self.field)?,
+        };
+        let numbers = if of_series.is_some() { group.group.series()? } else { group.group.scopes()? };
+        for (row, answer) in rows_of(within, answers) {
+            let number = at(numbers, row);
+            let scope = of_series.as_ref().map_or(number, |of_series| at(of_series, number as usize));
+            *answer = self.of_scope(group, scope, ask)?;
+        }
+        self.scope_of_series = OnceCell::from(of_series);
+        Ok(())
+    }
+
     fn of_scope(&mut self, group: &GroupFields<'_>, scope: u32, ask: Ask<'_>) -> Result<u32, BlockError> {
         if let Some(known) = self.of_table.get(scope as usize).copied().filter(|known| *known != UNASKED) {
             return Ok(known);
@@ -331,26 +388,23 @@ impl<'f> FieldAnswers<'f> {
             self.of_values(values, &mut rows, ask)?;
         }
         without.extend(rows_of(within, answers).filter(|(_, answer)| **answer == ABSENT).map(|(row, _)| row));
-        let is_unscoped = matches!(self.field, Field::Attribute { scope: AttributeScope::Unscoped, .. });
+        if without.is_empty() {
+            return Ok(());
+        }
+        let mut is_without = vec![false; within.len()];
         for row in without {
-            let answer = if is_unscoped {
-                self.of_resource(group, row, ask)?
-            } else {
-                if self.of_nil == UNASKED {
-                    self.of_nil = ask(Datum::Nil);
-                }
-                self.of_nil
-            };
-            if let Some(slot) = answers.get_mut(row) {
-                *slot = answer;
+            if let Some(is_without) = is_without.get_mut(row) {
+                *is_without = true;
             }
         }
+        if matches!(self.field, Field::Attribute { scope: AttributeScope::Unscoped, .. }) {
+            return self.of_scopes(group, &is_without, ask, answers);
+        }
+        if self.of_nil == UNASKED {
+            self.of_nil = ask(Datum::Nil);
+        }
+        rows_of(&is_without, answers).for_each(|(_, answer)| *answer = self.of_nil);
         Ok(())
-    }
-
-    /// The answer for a row that has no such attribute itself.
-    fn of_resource(&mut self, group: &GroupFields<'_>, row: usize, ask: Ask<'_>) -> Result<u32, BlockError> {
-        self.of_scope(group, at(group.group.scopes()?, row), ask)
     }
 
     fn of_values(

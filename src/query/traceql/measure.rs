@@ -29,6 +29,8 @@ pub struct MeasureScan<'q> {
     pub by: Vec<&'q Field>,
     /// The field that has to be a number.
     pub value: Option<&'q Field>,
+    /// Whether their latencies are wanted: else 0 stands for them, and their column is not read.
+    pub with_latency: bool,
 }
 
 /// A span that was found.
@@ -38,7 +40,7 @@ pub struct MeasuredSpan {
     pub row: u32,
     /// When it is counted.
     pub at: UnixNanos,
-    /// How long it took; 0 where its clock ran backwards.
+    /// How long it took; 0 where its clock ran backwards, or when that is not wanted.
     pub latency: DurationNanos,
     /// Its number in the `GroupTable`; 0 without `by`.
     pub group: u32,
@@ -154,8 +156,35 @@ impl GroupTable {
     }
 }
 
-/// Sees one span.
-pub type EachMeasured<'a> = &'a mut dyn FnMut(MeasuredSpan);
+/// The spans that were found in a row group.
+pub struct MeasuredRows<'a> {
+    first_row: u32,
+    horizon: UnixNanos,
+    within: &'a [bool],
+    starts: &'a [u64],
+    /// Empty when they are not wanted.
+    durations: &'a [u64],
+    /// Empty when there is nothing to group by.
+    groups: &'a [u32],
+    values: Option<&'a Values<'a>>,
+}
+
+impl MeasuredRows<'_> {
+    /// In row order.
+    pub fn spans(&self) -> impl Iterator<Item = MeasuredSpan> {
+        let rows = self.within.iter().zip(self.starts).enumerate().filter(|(_, (within, _))| **within);
+        rows.map(|(row, (_, start))| MeasuredSpan {
+            row: self.first_row.saturating_add(next(row)),
+            at: counting_instant(UnixNanos(*start), self.horizon),
+            latency: self.durations.get(row).and_then(|of| RowGroup::latency(*start, *of)).unwrap_or_default(),
+            group: self.groups.get(row).copied().unwrap_or(0),
+            value: self.values.map_or(Number::Whole(0), |values| values.of_row(row)),
+        })
+    }
+}
+
+/// Sees the spans of a row group.
+pub type EachMeasured<'a> = &'a mut dyn FnMut(&MeasuredRows<'_>);
 
 /// Sees one span of a batch: position of its head, and of the batch there.
 pub type EachMeasuredInHeads<'a> = &'a mut dyn FnMut(usize, usize, MeasuredSpan);
@@ -176,7 +205,7 @@ pub(super) fn may_be_in(filter: &Filter, range: TimeRange, summary: &BlockSummar
 }
 
 impl MeasureScan<'_> {
-    /// Calls `each` with the wanted spans of a block, in row order; their groups are numbered in `groups`.
+    /// Calls `each` with the wanted spans of each row group of a block, in row order; their groups are numbered in `groups`.
     ///
     /// Reads nothing of a block that its summary excludes, and of others the columns that filter, groups and value need.
     ///
@@ -211,6 +240,7 @@ impl MeasureScan<'_> {
             condition: Condition::of(&self.filter.root),
             by: self.by.iter().map(|field| FieldAnswers::new(field)).collect(),
             value: self.value.map(Values::of),
+            with_latency: self.with_latency,
             groups,
         };
         if reading.condition.may_hold(&fields)? {
@@ -238,7 +268,18 @@ impl MeasureScan<'_> {
         }
     }
 
-    /// What a span of a batch says; `None` where it has no number.
+    /// What a span of a batch says, whatever it is and whenever it is counted; `None` where it has no number.
+    pub fn measured_row(
+        &self,
+        batch: &SpanBatch,
+        row: u32,
+        horizon: UnixNanos,
+        groups: &mut GroupTable,
+    ) -> Option<MeasuredSpan> {
+        groups.prepare(self.by.len());
+        self.measured(batch, row, horizon, groups)
+    }
+
     fn measured(
         &self,
         batch: &SpanBatch,
@@ -257,7 +298,8 @@ impl MeasureScan<'_> {
             group = if at == 0 { number } else { level.pair((group, number)) };
         }
         let at = counting_instant(span.start_time_unix_nano, horizon);
-        Some(MeasuredSpan { row, at, latency: span.latency().unwrap_or_default(), group, value })
+        let latency = span.latency().filter(|_| self.with_latency).unwrap_or_default();
+        Some(MeasuredSpan { row, at, latency, group, value })
     }
 }
 
@@ -297,6 +339,7 @@ struct Reading<'f> {
     condition: Condition<'f>,
     by: Vec<FieldAnswers<'f>>,
     value: Option<Values<'f>>,
+    with_latency: bool,
     groups: &'f mut GroupTable,
 }
 
@@ -311,17 +354,15 @@ impl Reading<'_> {
             None => within,
         };
         let numbers = self.group_numbers(fields, &within)?;
-        let (starts, durations) = (fields.group.starts()?, fields.group.durations()?);
-        let spans = within.iter().zip(starts.iter().zip(durations)).enumerate().filter(|(_, (within, _))| **within);
-        for (row, (_, (start, duration))) in spans {
-            each(MeasuredSpan {
-                row: fields.group.block_row(row),
-                at: counting_instant(UnixNanos(*start), self.horizon),
-                latency: RowGroup::latency(*start, *duration).unwrap_or_default(),
-                group: numbers.get(row).copied().unwrap_or(0),
-                value: self.value.as_ref().map_or(Number::Whole(0), |values| values.of_row(row)),
-            });
-        }
+        each(&MeasuredRows {
+            first_row: fields.group.block_row(0),
+            horizon: self.horizon,
+            within: &within,
+            starts: fields.group.starts()?,
+            durations: if self.with_latency { fields.group.durations()? } else { &[] },
+            groups: &numbers,
+            values: self.value.as_ref(),
+        });
         Ok(())
     }
 

@@ -41,16 +41,16 @@ use std::str::FromStr;
 
 use crate::model::SpanBatch;
 
-use self::ast::Expression;
 pub use self::ast::{AttributeScope, Field, Intrinsic};
+use self::ast::{Expression, Literal};
 pub use self::compare::{AttributeBounds, AttributeTable, CompareScan, ComparedSpan, EachCompared};
 pub use self::error::{Place, Problem, TraceQlError};
 pub use self::measure::{
-    EachMeasured, EachMeasuredInHeads, GroupTable, MeasureScan, MeasuredSpan, Number, fields_of_rows,
+    EachMeasured, EachMeasuredInHeads, GroupTable, MeasureScan, MeasuredRows, MeasuredSpan, Number, fields_of_rows,
 };
 pub use self::metrics::{
-    BY_FIELDS_MAX, MetricsComparison, MetricsExpression, MetricsFunction, MetricsOperator, MetricsQuery, MetricsStage,
-    SpanMetrics, TOP_MAX,
+    BY_FIELDS_MAX, MetricsComparison, MetricsExpression, MetricsFunction, MetricsOperator, MetricsQuery, MetricsSource,
+    MetricsStage, SpanMetrics, TOP_MAX,
 };
 pub use self::scan::{EachFound, EachInHeads, FoundSpan, GroupNo, Groups, InHeads, RowScan, ServiceChoice};
 pub use self::spans::{EachValue, SpanScan};
@@ -63,6 +63,13 @@ pub use self::value::{FieldValue, Fraction};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     root: Expression,
+}
+
+impl Default for Filter {
+    /// True of every span.
+    fn default() -> Self {
+        Self { root: Expression::Literal(Literal::Bool(true)) }
+    }
 }
 
 impl FromStr for Filter {

@@ -143,14 +143,9 @@ impl<'a> Parser<'a> {
         Some(comparison)
     }
 
-    pub(super) fn expect(&mut self, sign: &'static str) -> Result<(), TraceQlError> {
-        if self.take(sign) {
-            return Ok(());
-        }
-        Err(self.unexpected(match sign {
-            "(" => "`(`",
-            _ => "`)`",
-        }))
+    /// Passes by a sign, or says what was expected.
+    pub(super) fn expect(&mut self, sign: &str, expected: &'static str) -> Result<(), TraceQlError> {
+        if self.take(sign) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
 
     /// The next word, when it is a name.
@@ -189,7 +184,7 @@ impl<'a> Parser<'a> {
         const BETWEEN_SPANS: [&str; 13] =
             ["|", ">>", "<<", "!>", "!<", "!>>", "!<<", "~", "&~", "&>", "&<", "&>>", "&<<"];
         let TokenKind::Sign(sign) = token.kind else { return None };
-        if self.place == Place::Search || !BETWEEN_SPANS.contains(&sign) {
+        if matches!(self.place, Place::Search | Place::Metrics) || !BETWEEN_SPANS.contains(&sign) {
             return None;
         }
         let because = if sign == "|" {

@@ -279,8 +279,8 @@ pub(super) fn is_first(firsts: &HashMap<SpanKey, InHeads>, batch: &SpanBatch, pl
 pub(super) fn first_places(heads: &[HeadPart], found: &[InHeads]) -> HashMap<SpanKey, InHeads> {
     let batch = |head: usize, batch: usize| heads.get(head).and_then(|head| head.batches.get(batch));
     let key = |(head, at, row): &InHeads| Some(batch(*head, *at)?.spans.get(*row as usize)?.key());
-    let mut firsts: HashMap<SpanKey, InHeads> =
-        found.iter().filter_map(key).map(|key| (key, (usize::MAX, 0, 0))).collect();
+    let mut firsts: HashMap<SpanKey, InHeads> = HashMap::with_capacity(found.len());
+    firsts.extend(found.iter().filter_map(key).map(|key| (key, (usize::MAX, 0, 0))));
     if firsts.is_empty() {
         return firsts;
     }

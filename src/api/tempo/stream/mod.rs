@@ -93,7 +93,7 @@ async fn metrics_query_range(State(doors): State<Doors>, request: Request) -> Re
             let answer = query.metrics(&question)?;
             let one = |found| message(metrics::range_series(found));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
-            let response = message(metrics::whole(&[], &answer))?;
+            let response = message(metrics::without_series(&answer))?;
             Ok(Last { messages: pieces::range(series, &response), coverage: answer.coverage })
         });
         answered.await.map_err(|error| Refusal::of_query(&error))
@@ -108,7 +108,7 @@ async fn metrics_query_instant(State(doors): State<Doors>, request: Request) -> 
             let answer = query.metrics(&question)?;
             let one = |found| message(metrics::instant_series(found));
             let series = answer.series.iter().map(one).collect::<Result<_, _>>()?;
-            let response = message(metrics::whole(&[], &answer))?;
+            let response = message(metrics::without_series(&answer))?;
             Ok(Last { messages: pieces::instant(series, response), coverage: answer.coverage })
         });
         answered.await.map_err(|error| Refusal::of_query(&error))

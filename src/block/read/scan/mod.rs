@@ -156,7 +156,8 @@ pub struct RowGroup<'a> {
     number: usize,
     group: RefCell<Group<'a>>,
     durations: OnceCell<Vec<u64>>,
-    runs: OnceCell<(Vec<Run>, Vec<u32>)>,
+    runs: OnceCell<Vec<Run>>,
+    run_of_row: OnceCell<Vec<u32>>,
     starts: OnceCell<Vec<u64>>,
     series: OnceCell<Vec<u32>>,
     parents: OnceCell<(Vec<u64>, Vec<u16>)>,
@@ -211,6 +212,7 @@ impl<'a> RowGroup<'a> {
             group: RefCell::new(group),
             durations: OnceCell::new(),
             runs: OnceCell::new(),
+            run_of_row: OnceCell::new(),
             starts: OnceCell::new(),
             series: OnceCell::new(),
             parents: OnceCell::new(),
@@ -245,19 +247,22 @@ impl<'a> RowGroup<'a> {
         let read = || {
             let mut group = self.group.borrow_mut();
             group.fetch(|column| column == column::DURATION)?;
-            Ok(group.ints(column::DURATION, self.n_rows())?.into_values(self.n_rows()))
+            group.all_ints(column::DURATION, self.n_rows())
         };
         once(&self.durations, read).map(Vec::as_slice)
     }
 
-    fn runs(&self) -> Result<&(Vec<Run>, Vec<u32>), BlockError> {
-        once(&self.runs, || {
+    fn runs(&self) -> Result<&[Run], BlockError> {
+        let read = || {
             let mut group = self.group.borrow_mut();
             group.fetch(|column| column == column::TRACE)?;
-            let runs = group.runs()?;
-            let run_of_row = run_of_row(&runs);
-            Ok((runs, run_of_row))
-        })
+            group.runs()
+        };
+        once(&self.runs, read).map(Vec::as_slice)
+    }
+
+    fn run_of_row(&self) -> Result<&[u32], BlockError> {
+        once(&self.run_of_row, || Ok(run_of_row(self.runs()?))).map(Vec::as_slice)
     }
 
     /// The traces with their rows, in row order; a trace may go on in the next group. Reads one column.
@@ -265,7 +270,7 @@ impl<'a> RowGroup<'a> {
     /// # Errors
     /// `Damaged`, or as the sections fail.
     pub fn traces(&self) -> Result<impl Iterator<Item = (TraceId, std::ops::Range<usize>)>, BlockError> {
-        let (runs, _) = self.runs()?;
+        let runs = self.runs()?;
         Ok(runs.iter().map(|run| (run.trace_id, run.start..run.start + run.len)))
     }
 
@@ -274,7 +279,7 @@ impl<'a> RowGroup<'a> {
     /// # Errors
     /// `Damaged`, or as the sections fail.
     pub fn trace_id(&self, row: usize) -> Result<TraceId, BlockError> {
-        let (runs, run_of_row) = self.runs()?;
+        let (runs, run_of_row) = (self.runs()?, self.run_of_row()?);
         let run = run_of_row.get(row).and_then(|run| runs.get(*run as usize));
         run.map(|run| run.trace_id).ok_or_else(|| self.damaged(Malformed("a row has no trace")))
     }
@@ -285,7 +290,7 @@ impl<'a> RowGroup<'a> {
     /// `Damaged`, or as the sections fail.
     pub fn starts(&self) -> Result<&[u64], BlockError> {
         let read = || {
-            let (runs, _) = self.runs()?;
+            let runs = self.runs()?;
             let mut group = self.group.borrow_mut();
             group.fetch(|column| matches!(column, column::TRACE_START | column::START_DELTA))?;
             group.starts(runs)
@@ -309,7 +314,7 @@ impl<'a> RowGroup<'a> {
     /// `Damaged`, or as the sections fail.
     pub fn series(&self) -> Result<&[u32], BlockError> {
         let read = || {
-            let (_, run_of_row) = self.runs()?;
+            let run_of_row = self.run_of_row()?;
             let mut group = self.group.borrow_mut();
             group.fetch(|column| column == column::SERIES)?;
             group.series(run_of_row)
@@ -319,7 +324,7 @@ impl<'a> RowGroup<'a> {
 
     fn parents(&self) -> Result<&(Vec<u64>, Vec<u16>), BlockError> {
         once(&self.parents, || {
-            let (_, run_of_row) = self.runs()?;
+            let run_of_row = self.run_of_row()?;
             let series = self.series()?;
             let mut group = self.group.borrow_mut();
             group.fetch(|column| column == column::PARENT)?;
@@ -329,7 +334,7 @@ impl<'a> RowGroup<'a> {
 
     /// What is known of the rows without their scopes.
     fn contexts_without_scopes(&self) -> Result<Contexts<'_>, BlockError> {
-        let (_, run_of_row) = self.runs()?;
+        let run_of_row = self.run_of_row()?;
         let (_, parent_rows) = self.parents()?;
         Ok(Contexts {
             series: RowIds { ids: self.series()?, n: self.scan.header.n_series as usize },
@@ -363,7 +368,7 @@ impl<'a> RowGroup<'a> {
                 needs = needs.and(group.needs(*column, *kind)?);
             }
         }
-        let (_, run_of_row) = self.runs()?;
+        let run_of_row = self.run_of_row()?;
         let mut known = Contexts { traces: RowIds { ids: run_of_row, n: run_of_row.len() }, ..Contexts::NONE };
         if needs.include(Needs::SERIES) {
             known.series = RowIds { ids: self.series()?, n: self.scan.header.n_series as usize };

@@ -21,9 +21,9 @@ mod tests;
 
 use std::fmt;
 
-use super::Filter;
 use super::ast::{Arithmetic, AttributeScope, Comparison, Field, Intrinsic};
 use super::error::Problem;
+use super::{Filter, SpanQuery};
 use crate::latency::Quantile;
 use crate::model::UnixNanos;
 
@@ -81,11 +81,20 @@ pub enum MetricsExpression {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpanMetrics {
     /// Which spans.
-    pub filter: Filter,
+    pub source: MetricsSource,
     /// What of them.
     pub function: MetricsFunction,
     /// What they are grouped by, each with its text as written; at most `BY_FIELDS_MAX`.
     pub by: Vec<(Field, String)>,
+}
+
+/// What finds spans.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricsSource {
+    /// What they say themselves.
+    Filter(Filter),
+    /// What they are to the other spans of their trace: anything but a single filter. Sets play no part, each span counts once.
+    Related(SpanQuery),
 }
 
 /// What is counted of spans, per interval. Fields are numeric; spans without a number there do not count.
@@ -215,18 +224,38 @@ impl MetricsFunction {
 impl SpanMetrics {
     /// Every field that it asks of, each once: of the filter, of the function, of the groups.
     pub fn fields(&self) -> Vec<&Field> {
-        let asked = self.filter.fields().into_iter();
+        let asked = match &self.source {
+            MetricsSource::Filter(filter) => filter.fields(),
+            MetricsSource::Related(query) => query.shown(),
+        };
         let selecting = match &self.function {
             MetricsFunction::Compare(comparison) => comparison.selection.fields(),
             _ => Vec::new(),
         };
         let mut fields = Vec::new();
-        for field in asked.chain(selecting).chain(self.function.field()).chain(self.by.iter().map(|(field, _)| field)) {
+        for field in asked
+            .into_iter()
+            .chain(selecting)
+            .chain(self.function.field())
+            .chain(self.by.iter().map(|(field, _)| field))
+        {
             if !fields.contains(&field) {
                 fields.push(field);
             }
         }
         fields
+    }
+}
+
+impl SpanMetrics {
+    /// Whether attributes, events or links of spans say something of the numbers.
+    pub fn looks_at_attributes(&self) -> bool {
+        let of_source = match &self.source {
+            MetricsSource::Filter(_) => false,
+            MetricsSource::Related(query) => query.looks_at_attributes(),
+        };
+        let compares = matches!(self.function, MetricsFunction::Compare(_));
+        of_source || compares || self.fields().into_iter().any(Field::is_of_attributes)
     }
 }
 
@@ -299,7 +328,11 @@ impl fmt::Display for MetricsStage {
 
 impl fmt::Display for SpanMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} | {}(", self.filter, self.function.as_str())?;
+        match &self.source {
+            MetricsSource::Filter(filter) => write!(f, "{filter}")?,
+            MetricsSource::Related(query) => write!(f, "{query}")?,
+        }
+        write!(f, " | {}(", self.function.as_str())?;
         if let Some(field) = self.function.field() {
             write!(f, "{field}")?;
         }

@@ -6,11 +6,12 @@ use super::super::Filter;
 use super::super::ast::{Arithmetic, Field};
 use super::super::error::{Place, Problem, TraceQlError, shown};
 use super::super::parse::Parser;
+use super::super::spanset;
 use super::super::token::{Token, TokenKind};
 use super::{
     BY_FIELDS_MAX, COMPARED_VALUES, COMPARED_VALUES_MAX, HINTS, MetricsComparison, MetricsExpression, MetricsFunction,
-    MetricsOperator, MetricsQuery, MetricsStage, PARTS_MAX, QUANTILES_MAX, QUERIES_MAX, SpanMetrics, TOP_MAX,
-    Threshold, is_numeric, no_number,
+    MetricsOperator, MetricsQuery, MetricsSource, MetricsStage, PARTS_MAX, QUANTILES_MAX, QUERIES_MAX, SpanMetrics,
+    TOP_MAX, Threshold, is_numeric, no_number,
 };
 use crate::latency::Quantile;
 use crate::model::UnixNanos;
@@ -174,7 +175,7 @@ impl Reading<'_> {
         self.part()?;
         if self.parser.take("(") {
             let inner = self.staged()?;
-            expect(&mut self.parser, ")", "an operator, a second stage or `)`")?;
+            self.parser.expect(")", "an operator, a second stage or `)`")?;
             return Ok(inner);
         }
         match self.number()? {
@@ -216,9 +217,9 @@ impl Reading<'_> {
             _ => return Err(self.parser.unexpected("a second stage: topk(n) or bottomk(n)")),
         };
         self.parser.pass();
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let n = self.count(TOP_MAX)?;
-        expect(&mut self.parser, ")", "`)`")?;
+        self.parser.expect(")", "`)`")?;
         Ok(stage(n))
     }
 
@@ -239,7 +240,7 @@ impl Reading<'_> {
         if QUERIES_MAX < self.queries {
             return Err(self.fault(format!("a metrics query is made of at most {QUERIES_MAX} queries")));
         }
-        let filter = self.source()?;
+        let source = self.source()?;
         if !self.parser.take("|") {
             return Err(self.parser.unexpected("`|` and a metrics function"));
         }
@@ -250,24 +251,25 @@ impl Reading<'_> {
             let because = "it groups by every attribute";
             return Err(self.parser.unsupported(start, "`by` behind compare".to_owned(), because));
         }
-        Ok(MetricsExpression::Spans(Box::new(SpanMetrics { filter, function, by })))
+        Ok(MetricsExpression::Spans(Box::new(SpanMetrics { source, function, by })))
     }
 
     /// What finds the spans.
-    fn source(&mut self) -> Result<Filter, TraceQlError> {
-        Ok(Filter { root: self.parser.braced()? })
+    fn source(&mut self) -> Result<MetricsSource, TraceQlError> {
+        let query = spanset::source(&mut self.parser)?;
+        Ok(query.into_filter().map_or_else(MetricsSource::Related, MetricsSource::Filter))
     }
 
     fn function(&mut self) -> Result<MetricsFunction, TraceQlError> {
         let (start, name) = (self.parser.token().start, self.parser.name());
-        if let "select" | "by" | "coalesce" | "count" | "avg" | "max" | "min" | "sum" | "topk" | "bottomk" = name {
+        if let "topk" | "bottomk" = name {
             return Err(self.parser.unsupported(start, shown(name), "write one of the functions over time"));
         }
         if !FUNCTIONS.contains(&name) {
             return Err(self.parser.unexpected(FUNCTION));
         }
         self.parser.pass();
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let function = match name {
             "rate" => MetricsFunction::Rate,
             "count_over_time" => MetricsFunction::CountOverTime,
@@ -284,7 +286,7 @@ impl Reading<'_> {
                 }
             }
         };
-        expect(&mut self.parser, ")", "`)`")?;
+        self.parser.expect(")", "`)`")?;
         Ok(function)
     }
 
@@ -321,7 +323,7 @@ impl Reading<'_> {
         let mut within = None;
         if self.parser.take(",") {
             let start = self.instant()?;
-            expect(&mut self.parser, ",", "`,` and the end of the selection in unix nanoseconds")?;
+            self.parser.expect(",", "`,` and the end of the selection in unix nanoseconds")?;
             let end = self.instant()?;
             if end <= start {
                 return Err(self.fault(format!("the selection ends at {} and starts at {}", end.0, start.0)));
@@ -342,7 +344,7 @@ impl Reading<'_> {
     }
 
     fn by(&mut self) -> Result<Vec<(Field, String)>, TraceQlError> {
-        expect(&mut self.parser, "(", "`(`")?;
+        self.parser.expect("(", "`(`")?;
         let mut fields: Vec<(Field, String)> = Vec::new();
         loop {
             let start = self.parser.token().start;
@@ -360,7 +362,7 @@ impl Reading<'_> {
                 break;
             }
         }
-        expect(&mut self.parser, ")", "`,` or `)`")?;
+        self.parser.expect(")", "`,` or `)`")?;
         Ok(fields)
     }
 }
@@ -377,18 +379,14 @@ fn take_word(parser: &mut Parser<'_>, wanted: &str) -> bool {
     found
 }
 
-fn expect(parser: &mut Parser<'_>, sign: &str, expected: &'static str) -> Result<(), TraceQlError> {
-    if parser.take(sign) { Ok(()) } else { Err(parser.unexpected(expected)) }
-}
-
 /// How many exemplars the hints ask for, if they do.
 pub(in crate::query::traceql) fn hints(parser: &mut Parser<'_>) -> Result<Option<usize>, TraceQlError> {
     let mut exemplars = None;
-    expect(parser, "(", "`(`")?;
+    parser.expect("(", "`(`")?;
     loop {
         let (start, name) = (parser.token().start, parser.name());
         parser.pass();
-        expect(parser, "=", "`=`")?;
+        parser.expect("=", "`=`")?;
         let value: Token = parser.token().clone();
         let text = parser.word(&value);
         let is_known = HINTS.contains(&name) || name == "exemplars" || (name == "extrapolate" && text == "false");
@@ -408,6 +406,6 @@ pub(in crate::query::traceql) fn hints(parser: &mut Parser<'_>) -> Result<Option
             break;
         }
     }
-    expect(parser, ")", "`,` or `)`")?;
+    parser.expect(")", "`,` or `)`")?;
     Ok(exemplars)
 }

@@ -41,6 +41,16 @@ fn a_query_is_its_spans_its_function_its_fields_its_stages_and_its_hints() {
         ("({} | rate() by(name) | topk(3)) + -1", "({ true } | rate() by(name) | topk(3)) + -1.0"),
         ("{(name = \"a\")} | rate() != 1e3", "{ span:name = \"a\" } | rate() != 1000.0"),
         ("{} | compare({status=error})", "{ true } | compare({ span:status = error }, 10)"),
+        ("{.a} >> {status=error} | rate() by (name)", "{ .a } >> { span:status = error } | rate() by(name)"),
+        ("({.a} && {.b}) | rate()", "{ .a } && { .b } | rate()"),
+        ("({.a}) | rate()", "{ .a } | rate()"),
+        ("({.a} | count() > 1) > {.b} | rate() > 2", "({ .a } | count() > 1) > { .b } | rate() > 2.0"),
+        ("{} | count() > 2 | avg(duration) > 1s | rate()", "{ true } | count() > 2 | avg(span:duration) > 1s | rate()"),
+        (
+            "{} | by(name) | {.a} | select(.b) | coalesce() | rate()",
+            "{ true } | by(span:name) | { .a } | select(.b) | coalesce() | rate()",
+        ),
+        ("({.a} > {.b} | rate()) * 2", "({ .a } > { .b } | rate()) * 2.0"),
         ("{} | compare({}, 7, 100, 200) with(sample=true)", "{ true } | compare({ true }, 7, 100, 200)"),
     ] {
         check(text, normal);
@@ -67,6 +77,9 @@ fn what_is_no_query_is_refused_where_it_goes_wrong_and_by_name() {
         ("{} | avg_over_time()", 20, "expected a field"),
         ("{} | quantile_over_time(duration)", 33, "a quantile from 0 to 1"),
         ("{} | quantile_over_time(duration, 2)", 35, "from 0 to 1"),
+        ("{} >> | rate()", 7, "expected `{` or `(`"),
+        ("{} | count() | rate()", 14, "expected"),
+        ("{} | select(name)", 18, "expected `|` and a metrics function"),
         ("{} | topk(3)", 6, "`topk` is not supported"),
         ("{} | rate() | topk(0)", 20, "a whole number from 1 to 1000"),
         ("{} | rate() | topk(1001)", 20, "a whole number from 1 to 1000"),

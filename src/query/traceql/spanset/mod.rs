@@ -21,6 +21,7 @@ use super::ast::{Arithmetic, Comparison, Expression, Field, Literal};
 use super::{Filter, TraceQlError};
 
 pub use self::need::{FILTERS_MAX, Need};
+pub(super) use self::parse::source;
 pub use self::run::{RowSet, TraceSpans};
 
 /// Which spans of which traces, and what to say of them. The default takes every span.
@@ -110,7 +111,7 @@ enum Aggregate {
 
 impl Default for SpanQuery {
     fn default() -> Self {
-        Self::from(Filter { root: Expression::Literal(Literal::Bool(true)) })
+        Self::from(Filter::default())
     }
 }
 
@@ -138,6 +139,17 @@ impl SpanQuery {
             (_, Some(last)) => {
                 parts.push(last);
                 Self { stages: vec![Stage::Spans(Spans::All(parts))] }
+            }
+        }
+    }
+
+    /// The filter, when it is nothing but one.
+    pub(super) fn into_filter(mut self) -> Result<Filter, Self> {
+        match (self.stages.len(), self.stages.pop()) {
+            (1, Some(Stage::Spans(Spans::Filter(root)))) => Ok(Filter { root }),
+            (_, last) => {
+                self.stages.extend(last);
+                Err(self)
             }
         }
     }

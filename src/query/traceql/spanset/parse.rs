@@ -40,6 +40,36 @@ pub(super) fn parse(text: &str) -> Result<SpanQuery, TraceQlError> {
     if *parser.kind() != TokenKind::End {
         return Err(parser.unexpected("an operator, `|` or the end"));
     }
+    checked(&parser, stages)
+}
+
+/// What finds the spans of a metrics query, up to its function.
+pub(in crate::query::traceql) fn source(parser: &mut Parser<'_>) -> Result<SpanQuery, TraceQlError> {
+    if !parser.peek_is("{") && !parser.peek_is("(") {
+        return Err(parser.unexpected("`{`"));
+    }
+    let mut stages = vec![stage(parser)?];
+    while parser.peek_is("|") && begins_stage(parser) {
+        parser.pass();
+        stages.push(stage(parser)?);
+    }
+    checked(parser, stages)
+}
+
+/// Whether a stage that keeps spans stands behind the next word.
+fn begins_stage(parser: &Parser<'_>) -> bool {
+    let next = parser.ahead(1);
+    match next.kind {
+        TokenKind::Name => {
+            let name = parser.word(next);
+            matches!(name, "by" | "coalesce" | "select" | "count") || Aggregate::of_name(name).is_some()
+        }
+        TokenKind::Sign("{" | "(" | "-") | TokenKind::Int(_) | TokenKind::Float(_) | TokenKind::Duration(_) => true,
+        _ => false,
+    }
+}
+
+fn checked(parser: &Parser<'_>, stages: Vec<Stage>) -> Result<SpanQuery, TraceQlError> {
     let query = SpanQuery { stages };
     let filters = query.need().filters().len();
     if FILTERS_MAX < filters {
@@ -63,15 +93,15 @@ fn stage(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
     match parser.name() {
         "by" => {
             parser.pass();
-            parser.expect("(")?;
+            parser.expect("(", "`(`")?;
             let expression = parser.value()?;
-            parser.expect(")")?;
+            parser.expect(")", "`)`")?;
             return Ok(Stage::By(expression));
         }
         "coalesce" => {
             parser.pass();
-            parser.expect("(")?;
-            parser.expect(")")?;
+            parser.expect("(", "`(`")?;
+            parser.expect(")", "`)`")?;
             return Ok(Stage::Coalesce);
         }
         "select" => {
@@ -104,7 +134,7 @@ fn is_of_metrics(name: &str) -> bool {
 }
 
 fn select(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
-    parser.expect("(")?;
+    parser.expect("(", "`(`")?;
     let mut fields = Vec::new();
     loop {
         let start = parser.token().start;
@@ -120,7 +150,7 @@ fn select(parser: &mut Parser<'_>) -> Result<Stage, TraceQlError> {
             break;
         }
     }
-    parser.expect(")")?;
+    parser.expect(")", "`)`")?;
     Ok(Stage::Select(fields))
 }
 
@@ -278,7 +308,7 @@ fn scalar(parser: &mut Parser<'_>, weakest: u8) -> Result<Scalar, TraceQlError> 
 fn number(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
     if parser.take("(") {
         let inner = parser.deeper(|parser| scalar(parser, SUM))?;
-        parser.expect(")")?;
+        parser.expect(")", "`)`")?;
         return Ok(inner);
     }
     if parser.take("-") {
@@ -310,7 +340,7 @@ fn aggregate(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
         return Err(parser.unexpected(SCALAR));
     }
     parser.pass();
-    parser.expect("(")?;
+    parser.expect("(", "`(`")?;
     let scalar = match aggregate {
         None => Scalar::Count,
         Some(aggregate) => {
@@ -320,7 +350,7 @@ fn aggregate(parser: &mut Parser<'_>) -> Result<Scalar, TraceQlError> {
             Scalar::Aggregate { aggregate, of }
         }
     };
-    parser.expect(")")?;
+    parser.expect(")", "`)`")?;
     Ok(scalar)
 }
 

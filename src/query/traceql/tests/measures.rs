@@ -36,7 +36,9 @@ fn measures(stored: &Stored, scan: &MeasureScan<'_>) -> (Vec<Measured>, Vec<Meas
     let (mut groups, mut found) = (GroupTable::default(), Vec::new());
     let block = Block::open(&stored.sections).unwrap();
     block
-        .scan(&stored.sections, |columns| scan.scan_columns(columns, &mut groups, &mut |span| found.push(span)))
+        .scan(&stored.sections, |columns| {
+            scan.scan_columns(columns, &mut groups, &mut |rows| found.extend(rows.spans()))
+        })
         .unwrap();
     let of_columns = measured(&found, &groups);
     found.clear();
@@ -101,7 +103,8 @@ proptest! {
             let fields: Vec<Field> = (0..5).filter_map(|_| dice.pick(&FIELDS).parse().ok()).collect();
             let n_by = usize::try_from(dice.below(4)).unwrap().min(fields.len());
             let value = fields.last().filter(|_| dice.one_in(2));
-            let scan = MeasureScan { filter: &wanted, range, by: fields[..n_by].iter().collect(), value };
+            let by = fields[..n_by].iter().collect();
+            let scan = MeasureScan { filter: &wanted, range, by, value, with_latency: dice.one_in(2) };
             let (of_columns, of_rows) = measures(&stored, &scan);
             prop_assert_eq!(of_columns, of_rows, "{} by {:?} of {:?}", wanted, &fields[..n_by], value);
 

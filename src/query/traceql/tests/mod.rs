@@ -6,5 +6,6 @@ mod grammar;
 mod heads;
 mod measures;
 mod random;
+mod sealed;
 mod semantics;
 mod spansets;
