@@ -94,7 +94,7 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         let status = query_status(&error);
         let (status, kind) = match &error {
-            QueryError::TooLong { .. } => (status, "timeout"),
+            QueryError::TooLong { .. } | QueryError::NoTurn { .. } => (status, "timeout"),
             _ if status == StatusCode::SERVICE_UNAVAILABLE => (status, "unavailable"),
             _ if status == StatusCode::INTERNAL_SERVER_ERROR => (status, "internal"),
             _ => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),

@@ -8,9 +8,12 @@ use super::ast::{Aggregate, Aggregation, Expr};
 use super::eval::Evaluator;
 use super::histogram::Histogram;
 use super::labels::{BUCKET_BOUND, Grouping, Labels};
-use super::over_time::{count, quantile, variance};
+use super::over_time::{count, mean, quantile, sum, variance};
 use super::series::{Millis, Samples, Series};
 use super::{PromError, functions};
+
+/// What a whole number of 64 bits holds.
+const LARGEST_COUNT: f64 = 9.2e18;
 
 pub(super) fn value(
     evaluator: &Evaluator<'_>,
@@ -121,8 +124,8 @@ fn float_at(series: &Series, instant: usize) -> Option<f64> {
 
 fn of_floats(operator: Aggregation, values: &[f64], parameter: f64) -> f64 {
     match operator {
-        Aggregation::Sum => values.iter().sum(),
-        Aggregation::Avg => values.iter().sum::<f64>() / count(values.len()),
+        Aggregation::Sum => sum(values),
+        Aggregation::Avg => mean(values),
         Aggregation::Min => values.iter().copied().fold(f64::NAN, f64::min),
         Aggregation::Max => values.iter().copied().fold(f64::NAN, f64::max),
         Aggregation::Count => count(values.len()),
@@ -143,16 +146,17 @@ fn chosen(members: Vec<Series>, largest: bool, wanted: &[f64]) -> Result<Vec<Ser
         })
         .collect();
     for (instant, wanted) in wanted.iter().enumerate() {
-        if wanted.is_nan() {
-            return Err(PromError::Execution("the parameter of topk() or bottomk() is no number".to_owned()));
+        if wanted.is_nan() || LARGEST_COUNT < wanted.abs() {
+            return Err(PromError::Execution(format!("the parameter of topk() or bottomk() is {wanted}")));
         }
+        let wanted = wanted.trunc();
         let mut order: Vec<(usize, f64)> = Vec::new();
         for (number, (_, values)) in members.iter().enumerate() {
             order.extend(values.get(instant).copied().flatten().map(|value| (number, value)));
         }
         order.sort_by(|(_, a), (_, b)| by_value(*a, *b, largest));
         for (rank, (number, _)) in order.iter().enumerate() {
-            if *wanted <= count(rank)
+            if wanted <= count(rank)
                 && let Some(slot) = members.get_mut(*number).and_then(|(_, values)| values.get_mut(instant))
             {
                 *slot = None;
@@ -166,6 +170,11 @@ fn chosen(members: Vec<Series>, largest: bool, wanted: &[f64]) -> Result<Vec<Ser
 pub(super) fn by_value(a: f64, b: f64, largest_first: bool) -> Ordering {
     let order = if largest_first { b.partial_cmp(&a) } else { a.partial_cmp(&b) };
     a.is_nan().cmp(&b.is_nan()).then(order.unwrap_or(Ordering::Equal))
+}
+
+/// As `count_values` writes a value: without an exponent.
+fn plain_text(value: f64) -> String {
+    if value.is_finite() { value.to_string() } else { super::number_text(value) }
 }
 
 fn count_values(
@@ -183,7 +192,7 @@ fn count_values(
         let group = grouping.group(&one.labels);
         for (instant, value) in values.iter().enumerate() {
             let Some(value) = value else { continue };
-            let labels = group.clone().with(label, super::number_text(*value));
+            let labels = group.clone().with(label, plain_text(*value));
             let counted = groups.entry(labels).or_insert_with(|| vec![None; n]);
             if let Some(slot) = counted.get_mut(instant) {
                 *slot = Some(slot.unwrap_or(0.0) + 1.0);

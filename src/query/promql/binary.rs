@@ -22,7 +22,7 @@ pub(super) fn value(evaluator: &Evaluator<'_>, binary: &Binary, grid: &[Millis])
         (PromValue::Vector(left), PromValue::Vector(right)) => {
             let (left, right) = (apart(left), apart(right));
             let found = match operator {
-                BinaryOperator::Set(set) => sets(set, &binary.matching, left, right, grid.len()),
+                BinaryOperator::Set(set) => sets(set, &binary.matching, left, right, grid.len())?,
                 _ => matched(binary, left, right, grid.len())?,
             };
             Ok(PromValue::Vector(found))
@@ -154,7 +154,13 @@ fn presence(series: &[Series], labels: &Grouping, n: usize) -> BTreeMap<Labels, 
     presence
 }
 
-fn sets(operator: SetOperator, matching: &Matching, left: Vec<Series>, right: Vec<Series>, n: usize) -> Vec<Series> {
+fn sets(
+    operator: SetOperator,
+    matching: &Matching,
+    left: Vec<Series>,
+    right: Vec<Series>,
+    n: usize,
+) -> Result<Vec<Series>, PromError> {
     let labels = &matching.labels;
     let keep = |series: Vec<Series>, of: &BTreeMap<Labels, Vec<bool>>, when_there: bool| {
         let kept = series.into_iter().filter_map(|one| {
@@ -165,8 +171,8 @@ fn sets(operator: SetOperator, matching: &Matching, left: Vec<Series>, right: Ve
         kept.collect::<Vec<Series>>()
     };
     match operator {
-        SetOperator::And => keep(left, &presence(&right, labels, n), true),
-        SetOperator::Unless => keep(left, &presence(&right, labels, n), false),
+        SetOperator::And => Ok(keep(left, &presence(&right, labels, n), true)),
+        SetOperator::Unless => Ok(keep(left, &presence(&right, labels, n), false)),
         SetOperator::Or => {
             let of_left = presence(&left, labels, n);
             functions::merged(left.into_iter().chain(keep(right, &of_left, false)))
@@ -182,48 +188,46 @@ fn matched(binary: &Binary, left: Vec<Series>, right: Vec<Series>, n: usize) -> 
     for one in one_side {
         partners.entry(labels.group(&one.labels)).or_default().push(one);
     }
-    let mut found: BTreeMap<Labels, Series> = BTreeMap::new();
+    alone(&many_side, &partners, n)?;
+    let mut found = Vec::new();
+    let mut taken: BTreeMap<Labels, Vec<bool>> = BTreeMap::new();
     for one in &many_side {
         let group = labels.group(&one.labels);
         for partner in partners.get(&group).map(Vec::as_slice).unwrap_or_default() {
             let (left, right) = if is_right_many { (partner, one) } else { (one, partner) };
-            let samples = of_series(binary, left, right, n)?;
-            let both = (0..n).filter(|at| is_there(one, *at) && is_there(partner, *at));
-            let result = result_labels(binary, one, partner);
-            // Several partners at one instant are as wrong as several of a side that may have one.
-            let known = found.entry(result.clone());
-            match known {
-                std::collections::btree_map::Entry::Vacant(new) => {
-                    let _new = new.insert(Series { labels: result, samples });
-                }
-                std::collections::btree_map::Entry::Occupied(mut known) => {
-                    let taken = both.into_iter().find(|at| is_there(known.get(), *at));
-                    if taken.is_some() {
-                        return Err(PromError::Execution(ambiguous(&group, many)));
-                    }
-                    let merged = functions::merged([known.get().clone(), Series { labels: result, samples }]);
-                    if let Some(merged) = merged.into_iter().next() {
-                        let _before = known.insert(merged);
-                    }
+            let result =
+                Series { labels: result_labels(binary, one, partner), samples: of_series(binary, left, right, n)? };
+            // Of a group there is one result at each instant; of many, one of each labels.
+            let unique = if *many == Many::None { &group } else { &result.labels };
+            let taken = taken.entry(unique.clone()).or_insert_with(|| vec![false; n]);
+            for (_, taken) in taken.iter_mut().enumerate().filter(|(at, _)| is_there(&result, *at)) {
+                if std::mem::replace(taken, true) {
+                    return Err(PromError::Execution(ambiguous(&group, many)));
                 }
             }
+            found.push(result);
         }
-        alone(&group, partners.get(&group).map(Vec::as_slice).unwrap_or_default(), one, n)?;
     }
-    Ok(found.into_values().filter(|one| !one.samples.is_empty()).collect())
+    Ok(functions::merged(found)?.into_iter().filter(|one| !one.samples.is_empty()).collect())
 }
 
-/// The side that lends its values must have one series of the group at every instant where the other has any.
-fn alone(group: &Labels, partners: &[Series], one: &Series, n: usize) -> Result<(), PromError> {
-    let n_partners = |at: usize| partners.iter().filter(|partner| is_there(partner, at)).count();
-    if (0..n).any(|at| is_there(one, at) && 1 < n_partners(at)) {
-        let labels = super::labels_text(group);
-        return Err(PromError::Execution(format!(
-            "found duplicate series for the match group {labels} on one side of the operation; many-to-many matching not allowed: \
-             matching labels must be unique on one side"
-        )));
+/// The side that lends its values must have one series of each group at every instant where the other side has any at all.
+fn alone(many_side: &[Series], partners: &BTreeMap<Labels, Vec<Series>>, n: usize) -> Result<(), PromError> {
+    let asked: Vec<usize> = (0..n).filter(|at| many_side.iter().any(|one| is_there(one, *at))).collect();
+    let is_twice = |group: &[Series]| {
+        let n_partners = |at: usize| group.iter().filter(|partner| is_there(partner, at)).count();
+        1 < group.len() && asked.iter().any(|at| 1 < n_partners(*at))
+    };
+    match partners.iter().find(|(_, group)| is_twice(group)) {
+        Some((group, _)) => {
+            let labels = super::labels_text(group);
+            Err(PromError::Execution(format!(
+                "found duplicate series for the match group {labels} on one side of the operation; many-to-many matching not \
+                 allowed: matching labels must be unique on one side"
+            )))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn ambiguous(group: &Labels, many: &Many) -> String {

@@ -42,10 +42,13 @@ impl Evaluator<'_> {
             }
             Expr::Call(function, args) => functions::value(self, *function, args, grid)?,
         };
-        if let PromValue::Vector(series) = &value {
-            bounded(series)?;
+        let PromValue::Vector(series) = value else { return Ok(value) };
+        bounded(&series)?;
+        // Without the name of the metric, series may have become the same.
+        match expr {
+            Expr::Negative(_) | Expr::Binary(_) | Expr::Call(..) => functions::merged(series).map(PromValue::Vector),
+            _ => Ok(PromValue::Vector(series)),
         }
-        Ok(value)
     }
 
     /// The value of an expression that must be a vector.
@@ -141,6 +144,7 @@ impl Evaluator<'_> {
                 series.push(Series { labels, samples });
             }
         }
+        super::distinct(&series)?;
         Ok(series)
     }
 

@@ -11,7 +11,7 @@ use super::histogram::{Histogram, bounds_secs};
 use super::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
 use super::over_time::secs;
 use super::series::{Millis, Samples, Series};
-use super::source::{Condition, Selector};
+use super::source::{Condition, Matcher, Selector};
 use super::{PromError, PromValue};
 
 /// How far back `timestamp` looks for the sample that it tells the time of.
@@ -36,17 +36,18 @@ pub(super) fn value(
         Function::Calendar(part) => calendar(&asked, part)?,
         Function::Round => {
             let to = if args.len() < 2 { vec![1.0; grid.len()] } else { asked.scalar(1)? };
-            with_parameter(asked.vector(0)?, &to, |value, to| (value / to + 0.5).floor() * to)?
+            // By the inverse: 0.1 has one that is exact.
+            with_parameter(asked.vector(0)?, &to, |value, to| (value * (1.0 / to) + 0.5).floor() / (1.0 / to))?
         }
         Function::Clamp => {
             let (low, high) = (asked.scalar(1)?, asked.scalar(2)?);
-            let clamped = with_parameter(asked.vector(0)?, &low, f64::max)?;
-            let clamped = with_parameter(clamped, &high, f64::min)?;
-            let is_possible = |at: usize| low.get(at).zip(high.get(at)).is_some_and(|(low, high)| low <= high);
+            let clamped = with_parameter(asked.vector(0)?, &high, smaller)?;
+            let clamped = with_parameter(clamped, &low, larger)?;
+            let is_possible = |at: usize| low.get(at).zip(high.get(at)).is_some_and(|(low, high)| !(high < low));
             kept_where(clamped, is_possible)
         }
-        Function::ClampMin => with_parameter(asked.vector(0)?, &asked.scalar(1)?, f64::max)?,
-        Function::ClampMax => with_parameter(asked.vector(0)?, &asked.scalar(1)?, f64::min)?,
+        Function::ClampMin => with_parameter(asked.vector(0)?, &asked.scalar(1)?, larger)?,
+        Function::ClampMax => with_parameter(asked.vector(0)?, &asked.scalar(1)?, smaller)?,
         Function::Absent => absent(&asked)?,
         Function::Timestamp => timestamps(&asked)?,
         Function::Sort | Function::SortDesc => asked.vector(0)?,
@@ -124,6 +125,15 @@ fn with_instants(
     Ok(found)
 }
 
+/// Unlike `f64::max`, no number is passed over.
+fn larger(a: f64, b: f64) -> f64 {
+    if (a.is_nan() || b.is_nan()) && a.max(b) != f64::INFINITY { f64::NAN } else { a.max(b) }
+}
+
+fn smaller(a: f64, b: f64) -> f64 {
+    -larger(-a, -b)
+}
+
 fn kept_where(series: Vec<Series>, is_kept: impl Fn(usize) -> bool) -> Vec<Series> {
     let keep = |one: Series| match one.samples {
         Samples::Floats(values) => {
@@ -167,7 +177,7 @@ fn scalar(series: Vec<Series>, n: usize) -> Vec<f64> {
 fn calendar(asked: &Asked<'_>, part: fn(jiff::civil::DateTime) -> i16) -> Result<Vec<Series>, PromError> {
     let of = |secs: f64| {
         #[expect(clippy::cast_possible_truncation, reason = "what is no time is refused behind it")]
-        let at = jiff::Timestamp::from_second(secs.floor() as i64);
+        let at = jiff::Timestamp::from_second(secs as i64);
         at.map_or(f64::NAN, |at| f64::from(part(jiff::tz::Offset::UTC.to_datetime(at))))
     };
     if asked.args.is_empty() {
@@ -193,14 +203,16 @@ fn absent(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
 /// The labels that a selector names, but for that of the metric.
 pub(super) fn labels_of(selector: &Selector) -> Labels {
     let mut labels = Labels::default();
-    for matcher in &selector.matchers {
-        let n_same = selector.matchers.iter().filter(|other| other.label == matcher.label).count();
-        if let Condition::Equal(value) = &matcher.condition
-            && matcher.label != METRIC_NAME
-            && n_same == 1
-        {
-            labels = labels.with(matcher.label.as_str(), value.as_str());
-        }
+    let mut known = Vec::new();
+    for Matcher { label, condition } in selector.matchers.iter().filter(|matcher| matcher.label != METRIC_NAME) {
+        // What has to be two things is neither.
+        labels = match condition {
+            Condition::Equal(value) if !known.contains(&label) => {
+                known.push(label);
+                labels.with(label.as_str(), value.as_str())
+            }
+            _ => labels.without(label),
+        };
     }
     labels
 }
@@ -238,57 +250,66 @@ fn label_replace(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
     label_name(target)?;
     let whole = Regex::new(&format!("^(?s:{pattern})$"));
     let whole = whole.map_err(|_| PromError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
-    relabelled(asked.vector(0)?, |labels| {
+    Ok(relabelled(asked.vector(0)?, |labels| {
         let Some(found) = whole.captures(labels.get(source)) else { return labels };
         let mut value = String::new();
         found.expand(replacement, &mut value);
         labels.with(target, value)
-    })
+    }))
 }
 
 fn label_join(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
     let (target, between) = (asked.text(1)?, asked.text(2)?);
     label_name(target)?;
     let sources = (3..asked.args.len()).map(|number| asked.text(number)).collect::<Result<Vec<&str>, _>>()?;
-    relabelled(asked.vector(0)?, |labels| {
+    Ok(relabelled(asked.vector(0)?, |labels| {
         let values: Vec<&str> = sources.iter().map(|source| labels.get(source)).collect();
         let joined = values.join(between);
         labels.with(target, joined)
-    })
+    }))
 }
 
-fn relabelled(series: Vec<Series>, with: impl Fn(Labels) -> Labels) -> Result<Vec<Series>, PromError> {
+fn relabelled(series: Vec<Series>, with: impl Fn(Labels) -> Labels) -> Vec<Series> {
     // A family without its bound apart would not know that it changes.
     let apart = series.into_iter().flat_map(Series::expanded);
-    let found: Vec<Series> = apart.map(|one| Series { labels: with(one.labels), samples: one.samples }).collect();
-    super::distinct(&found)?;
-    Ok(found)
+    apart.map(|one| Series { labels: with(one.labels), samples: one.samples }).collect()
 }
 
 /// Series with the same labels as one, which has values where any of them has.
-pub(super) fn merged(series: impl IntoIterator<Item = Series>) -> Vec<Series> {
-    fn fill<T>(into: &mut [Option<T>], from: Vec<Option<T>>) {
-        for (into, from) in into.iter_mut().zip(from) {
-            if into.is_none() {
+///
+/// # Errors
+/// When several have one at the same instant.
+pub(super) fn merged(series: impl IntoIterator<Item = Series>) -> Result<Vec<Series>, PromError> {
+    /// Whether there was room.
+    fn fill<T>(into: &mut [Option<T>], from: Vec<Option<T>>) -> bool {
+        into.iter_mut().zip(from).all(|(into, from)| match (&into, &from) {
+            (Some(_), Some(_)) => false,
+            (Some(_), None) => true,
+            (None, _) => {
                 *into = from;
+                true
             }
-        }
+        })
     }
     let mut merged: Vec<Series> = Vec::new();
     let mut known: BTreeMap<Labels, usize> = BTreeMap::new();
     for one in series {
         let place = known.get(&one.labels).copied();
-        match (place.and_then(|place| merged.get_mut(place)).map(|known| &mut known.samples), one.samples) {
+        let is_filled = match (place.and_then(|place| merged.get_mut(place)).map(|known| &mut known.samples), one.samples) {
             (Some(Samples::Floats(into)), Samples::Floats(from)) => fill(into, from),
             (Some(Samples::Histograms(into)), Samples::Histograms(from))
             | (Some(Samples::Buckets(into)), Samples::Buckets(from)) => fill(into, from),
             (_, samples) => {
                 let _other_kind = known.insert(one.labels.clone(), merged.len());
-                merged.push(Series { labels: one.labels, samples });
+                merged.push(Series { labels: one.labels.clone(), samples });
+                true
             }
+        };
+        if !is_filled {
+            return Err(super::same_labels(&one.labels));
         }
     }
-    merged
+    Ok(merged)
 }
 
 fn of_histograms(series: Vec<Series>, of: impl Fn(&Histogram) -> f64) -> Vec<Series> {

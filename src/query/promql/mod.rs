@@ -145,7 +145,14 @@ impl PromQuery {
         let grid = instants.all()?;
         let ends = (grid.first().copied().unwrap_or(0), grid.last().copied().unwrap_or(0));
         let value = Evaluator { source, ends }.value(&self.expr, &grid)?;
-        let PromValue::Vector(series) = value else { return Ok(value) };
+        let series = match (value, instants) {
+            (PromValue::Vector(series), _) => series,
+            (PromValue::Text(_), Instants::Range { .. }) => {
+                let problem = "a text has no values over a range, a scalar or an instant vector has".to_owned();
+                return Err(PromError::Parse { line: 1, column: 1, problem });
+            }
+            (other, _) => return Ok(other),
+        };
         let mut series: Vec<Series> = series.into_iter().flat_map(Series::expanded).collect();
         series.retain(|one| !one.samples.is_empty());
         distinct(&series)?;
@@ -179,12 +186,14 @@ impl PromQuery {
 fn distinct(series: &[Series]) -> Result<(), PromError> {
     let mut known = HashSet::new();
     match series.iter().find(|one| !known.insert(&one.labels)) {
-        Some(twice) => {
-            let labels = labels_text(&twice.labels);
-            Err(PromError::Execution(format!("vector cannot contain metrics with the same labelset: {labels}")))
-        }
+        Some(twice) => Err(same_labels(&twice.labels)),
         None => Ok(()),
     }
+}
+
+fn same_labels(labels: &Labels) -> PromError {
+    let labels = labels_text(labels);
+    PromError::Execution(format!("vector cannot contain metrics with the same labelset: {labels}"))
 }
 
 /// As Prometheus writes them: `{a="b", c="d"}`.

@@ -88,8 +88,8 @@ impl Window<'_> {
                 let [.., before, last] = values else { return None };
                 last - before
             }
-            OverTime::Sum => values.iter().sum(),
-            OverTime::Avg => values.iter().sum::<f64>() / count(values.len()),
+            OverTime::Sum => sum(values),
+            OverTime::Avg => mean(values),
             OverTime::Min => values.iter().copied().fold(f64::NAN, f64::min),
             OverTime::Max => values.iter().copied().fold(f64::NAN, f64::max),
             OverTime::Count => count(values.len()),
@@ -101,7 +101,7 @@ impl Window<'_> {
             OverTime::Stdvar => variance(values),
             OverTime::Quantile => quantile(values.to_vec(), parameter),
             OverTime::Changes => {
-                let differs = |pair: &[f64]| matches!(pair, [a, b] if a.to_bits() != b.to_bits() && !(a == b || a.is_nan() && b.is_nan()));
+                let differs = |pair: &[f64]| matches!(pair, [a, b] if a != b && !(a.is_nan() && b.is_nan()));
                 count(values.windows(2).filter(|pair| differs(pair)).count())
             }
             OverTime::Resets => {
@@ -148,11 +148,31 @@ pub(super) fn count(n: usize) -> f64 {
     n as f64
 }
 
+/// With the bits that are lost on the way put back (Neumaier): large values that cancel each other leave the small ones.
+pub(super) fn sum(values: &[f64]) -> f64 {
+    let (mut sum, mut lost) = (0.0_f64, 0.0);
+    for value in values {
+        let next = sum + value;
+        lost += if sum.abs() < value.abs() { (value - next) + sum } else { (sum - next) + value };
+        sum = next;
+    }
+    if sum.is_finite() { sum + lost } else { sum }
+}
+
+pub(super) fn mean(values: &[f64]) -> f64 {
+    let n = count(values.len());
+    let sum = sum(values);
+    if sum.is_infinite() && values.iter().all(|value| value.is_finite()) {
+        return values.iter().map(|value| value / n).sum();
+    }
+    sum / n
+}
+
 /// Of a population.
 pub(super) fn variance(values: &[f64]) -> f64 {
-    let n = count(values.len());
-    let mean = values.iter().sum::<f64>() / n;
-    values.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / n
+    let mean = mean(values);
+    let squares: Vec<f64> = values.iter().map(|value| (value - mean) * (value - mean)).collect();
+    sum(&squares) / count(values.len())
 }
 
 /// Linear between the values beside it; infinite outside of [0, 1].

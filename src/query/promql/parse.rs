@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{self, AtModifier, LabelModifier, Offset, VectorMatchCardinality};
+use regex::Regex;
 
 use super::PromError;
 use super::ast::{
@@ -20,6 +21,10 @@ use super::source::{Condition, Matcher, Selector};
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// Expressions in each other; a parser and an evaluator that call themselves have a stack.
 const DEPTH_MAX: usize = 100;
+/// Words and signs of a query.
+const WORDS_MAX: usize = 4_000;
+/// Bytes that are parsed again to find the place of a fault.
+const TRIED_BYTES_MAX: usize = 1 << 20;
 
 /// A query that can be evaluated.
 #[derive(Clone, Debug)]
@@ -58,7 +63,10 @@ fn parsed(text: &str) -> Result<parser::Expr, PromError> {
     if let Some(at) = too_deep(text) {
         return Err(problem_at(text, at, format!("more than {DEPTH_MAX} brackets are open")));
     }
-    parser::parse(text).map_err(|problem| {
+    if let Some(at) = too_long(text) {
+        return Err(problem_at(text, at, format!("there are more than {WORDS_MAX} words and signs")));
+    }
+    tree(text).map_err(|problem| {
         let (at, expected) = where_it_goes_wrong(text);
         problem_at(text, at, format!("{problem}{expected}"))
     })
@@ -72,48 +80,95 @@ fn problem_at(text: &str, at: usize, problem: String) -> PromError {
     PromError::Parse { line, column, problem }
 }
 
-/// Brackets outside of texts and comments, with their places.
-fn brackets(text: &str) -> impl Iterator<Item = (usize, char)> {
+/// Where a character stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    /// It begins or ends a text.
+    Quote(char),
+    /// In a text of such quotes.
+    Text(char),
+    Comment,
+}
+
+fn places(text: &str) -> impl Iterator<Item = (usize, char, Place)> {
     let (mut quote, mut escaped, mut comment) = (None, false, false);
-    text.char_indices().filter(move |(_, char)| {
-        if comment {
-            comment = *char != '\n';
-            return false;
+    text.char_indices().map(move |(at, char)| {
+        let place = match quote {
+            _ if comment => Place::Comment,
+            Some(open) if open == char && !escaped => Place::Quote(open),
+            Some(open) => Place::Text(open),
+            None if matches!(char, '"' | '\'' | '`') => Place::Quote(char),
+            None if char == '#' => Place::Comment,
+            None => Place::Outside,
+        };
+        comment = place == Place::Comment && char != '\n';
+        escaped = matches!(place, Place::Text('"' | '\'')) && char == '\\' && !escaped;
+        if let Place::Quote(open) = place {
+            quote = quote.xor(Some(open));
         }
-        match quote {
-            Some(_) if escaped => escaped = false,
-            Some('"' | '\'') if *char == '\\' => escaped = true,
-            Some(open) if open == *char => quote = None,
-            Some(_) => {}
-            None if matches!(char, '"' | '\'' | '`') => quote = Some(*char),
-            None if *char == '#' => comment = true,
-            None => return matches!(char, '(' | ')' | '[' | ']' | '{' | '}'),
-        }
-        false
+        (at, char, place)
     })
+}
+
+/// What is outside of texts and comments, with its place.
+fn outside(text: &str) -> impl Iterator<Item = (usize, char)> {
+    places(text).filter(|(_, _, place)| *place == Place::Outside).map(|(at, char, _)| (at, char))
+}
+
+/// What the library makes of it, with raw texts quoted: it would refuse `\w` in them.
+fn tree(text: &str) -> Result<parser::Expr, String> {
+    let mut quoted = String::with_capacity(text.len());
+    for (_, char, place) in places(text) {
+        match (place, char) {
+            (Place::Quote('`'), _) => quoted.push('"'),
+            (Place::Text('`'), '"') => quoted.push_str("\\\""),
+            (Place::Text('`'), '\\') => quoted.push_str("\\\\"),
+            (Place::Text('`'), '\n') => quoted.push_str("\\n"),
+            (_, other) => quoted.push(other),
+        }
+    }
+    parser::parse(&quoted)
 }
 
 fn too_deep(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    brackets(text).find_map(|(at, char)| {
-        depth = if matches!(char, '(' | '[' | '{') { depth + 1 } else { depth.saturating_sub(1) };
+    outside(text).find_map(|(at, char)| {
+        match char {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
         (DEPTH_MAX < depth).then_some(at)
     })
+}
+
+/// Where the words and signs become too many: what stands beside each other, as in `1+1+1`, lies in each other for the parser.
+fn too_long(text: &str) -> Option<usize> {
+    let is_part = |char: char| char.is_alphanumeric() || matches!(char, '_' | ':' | '.');
+    let mut before = ' ';
+    let begins = outside(text).filter(move |(_, char)| {
+        let begins = !char.is_whitespace() && !(is_part(*char) && is_part(before));
+        before = *char;
+        begins
+    });
+    begins.map(|(at, _)| at).nth(WORDS_MAX)
 }
 
 /// The library says that something is wrong, not where: a bracket without its partner, or what follows the longest beginning
 /// that is a query by itself.
 fn where_it_goes_wrong(text: &str) -> (usize, String) {
     let mut open: Vec<(usize, char)> = Vec::new();
-    for (at, char) in brackets(text) {
+    for (at, char) in outside(text) {
         let partner = match char {
             ')' => '(',
             ']' => '[',
             '}' => '{',
-            _ => {
+            '(' | '[' | '{' => {
                 open.push((at, char));
                 continue;
             }
+            _ => continue,
         };
         if open.pop().is_none_or(|(_, opened)| opened != partner) {
             return (at, format!(": {char:?} closes nothing"));
@@ -123,10 +178,10 @@ fn where_it_goes_wrong(text: &str) -> (usize, String) {
         return (at, format!(": {char:?} is not closed"));
     }
     let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-    let is_query = |end: &usize| text.get(..*end).is_some_and(|start| parser::parse(start).is_ok());
+    let is_query = |end: &usize| text.get(..*end).is_some_and(|start| tree(start).is_ok());
     // Long texts are not tried at every place.
-    let tried: Vec<usize> = ends.collect();
-    let end = tried.iter().rev().take(1_000).copied().find(|end| is_query(end)).unwrap_or(0);
+    let n_tried = TRIED_BYTES_MAX / text.len().max(1);
+    let end = ends.rev().take(n_tried).find(is_query).unwrap_or(0);
     let rest = text.get(end..).unwrap_or_default();
     let at = end + rest.len() - rest.trim_start().len();
     match text.get(at..).and_then(|rest| rest.split_whitespace().next()) {
@@ -172,7 +227,7 @@ fn converted(expr: &parser::Expr, depth: usize) -> Result<Expr, PromError> {
         parser::Expr::Binary(binary) => Ok(Expr::Binary(Box::new(converted_binary(binary, depth)?))),
         parser::Expr::Call(call) => converted_call(call, depth),
         parser::Expr::MatrixSelector(_) | parser::Expr::Subquery(_) => {
-            Err(PromError::Execution("a range has no value of its own: a function such as rate() takes it".to_owned()))
+            Err(unsupported("a range of samples as an answer"))
         }
         parser::Expr::Extension(_) => Err(unsupported("an extension")),
     }
@@ -198,12 +253,19 @@ fn selector(vector: &parser::VectorSelector) -> Result<Selector, PromError> {
         condition: match &matcher.op {
             MatchOp::Equal => Condition::Equal(matcher.value.clone()),
             MatchOp::NotEqual => Condition::NotEqual(matcher.value.clone()),
-            MatchOp::Re(pattern) => Condition::Matches(pattern.clone()),
-            MatchOp::NotRe(pattern) => Condition::MatchesNot(pattern.clone()),
+            MatchOp::Re(pattern) => Condition::Matches(with_lines(pattern)),
+            MatchOp::NotRe(pattern) => Condition::MatchesNot(with_lines(pattern)),
         },
     };
     let matchers = named.into_iter().chain(vector.matchers.matchers.iter().map(matcher)).collect();
     Ok(Selector { matchers })
+}
+
+/// The pattern whose dots match ends of lines too, as from Prometheus 3 on.
+fn with_lines(pattern: &Regex) -> Regex {
+    let inner = pattern.as_str().strip_prefix("^(?:");
+    let whole = inner.and_then(|inner| Regex::new(&format!("^(?s:{inner}")).ok());
+    whole.unwrap_or_else(|| pattern.clone())
 }
 
 fn millis(duration: Duration) -> Millis {
