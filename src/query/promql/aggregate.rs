@@ -29,7 +29,9 @@ pub(super) fn value(
     let series = evaluator.vector(of, grid)?;
     if *operator == Aggregation::CountValues {
         let Some(Expr::Text(label)) = parameter.as_deref() else {
-            return Err(PromError::Execution("count_values() takes the name of a label, such as \"version\"".to_owned()));
+            return Err(PromError::Execution(
+                "count_values() takes the name of a label, such as \"version\"".to_owned(),
+            ));
         };
         return count_values(expanded(series), label, grouping, grid.len());
     }
@@ -65,12 +67,7 @@ fn kept_together(series: Vec<Series>, operator: Aggregation, grouping: &Grouping
     if is_linear && all_are_buckets && grouping.keeps(BUCKET_BOUND) { series } else { expanded(series) }
 }
 
-fn reduced(
-    operator: Aggregation,
-    members: &[Series],
-    parameters: &[f64],
-    n: usize,
-) -> Result<Samples, PromError> {
+fn reduced(operator: Aggregation, members: &[Series], parameters: &[f64], n: usize) -> Result<Samples, PromError> {
     if members.iter().all(|one| matches!(one.samples, Samples::Floats(_))) {
         let mut values = Vec::new();
         let at = |instant: usize| {
@@ -96,8 +93,8 @@ fn reduced(
                 for histogram in lists.iter().filter_map(|list| list.get(instant)?.as_ref()) {
                     sum.get_or_insert_default().add(histogram, 1.0);
                 }
-                let factor = if operator == Aggregation::Avg { 1.0 / count(n_at(instant)) } else { 1.0 };
-                sum.map(|sum| Rc::new(if factor == 1.0 { sum } else { sum.scaled(factor) }))
+                let is_mean = operator == Aggregation::Avg;
+                sum.map(|sum| Rc::new(if is_mean { sum.scaled(1.0 / count(n_at(instant))) } else { sum }))
             };
             let merged = (0..n).map(at).collect();
             let is_classic = members.iter().any(|one| matches!(one.samples, Samples::Buckets(_)));
@@ -177,12 +174,7 @@ fn plain_text(value: f64) -> String {
     if value.is_finite() { value.to_string() } else { super::number_text(value) }
 }
 
-fn count_values(
-    series: Vec<Series>,
-    label: &str,
-    grouping: &Grouping,
-    n: usize,
-) -> Result<Vec<Series>, PromError> {
+fn count_values(series: Vec<Series>, label: &str, grouping: &Grouping, n: usize) -> Result<Vec<Series>, PromError> {
     functions::label_name(label)?;
     let mut groups: BTreeMap<Labels, Vec<Option<f64>>> = BTreeMap::new();
     for one in series {

@@ -58,7 +58,9 @@ fn scalars(binary: &Binary, left: &[f64], right: &[f64]) -> Result<Vec<f64>, Pro
         BinaryOperator::Compare(_) if !binary.gives_bool => {
             Err(PromError::Execution("comparisons between scalars must use the bool modifier".to_owned()))
         }
-        _ => Ok(left.iter().zip(right).map(|(left, right)| of_two(binary, *left, *right).unwrap_or(f64::NAN)).collect()),
+        _ => {
+            Ok(left.iter().zip(right).map(|(left, right)| of_two(binary, *left, *right).unwrap_or(f64::NAN)).collect())
+        }
     }
 }
 
@@ -78,13 +80,19 @@ fn with_scalar(
         for part in parts {
             let samples = match &part.samples {
                 Samples::Floats(values) => Samples::Floats(
-                    values.iter().zip(scalar).map(|(value, scalar)| picked(binary, (*value)?, *scalar, vector_is_left)).collect(),
+                    values
+                        .iter()
+                        .zip(scalar)
+                        .map(|(value, scalar)| picked(binary, (*value)?, *scalar, vector_is_left))
+                        .collect(),
                 ),
                 Samples::Histograms(values) | Samples::Buckets(values) if is_scaled => {
-                    let by = |at: usize| scalar.get(at).copied().and_then(|scalar| factor(binary, scalar, vector_is_left));
-                    let scaled = values.iter().enumerate().map(|(at, value)| {
-                        Some(super::eval::rc_scaled(value.as_ref()?, by(at)?))
-                    });
+                    let by =
+                        |at: usize| scalar.get(at).copied().and_then(|scalar| factor(binary, scalar, vector_is_left));
+                    let scaled = values
+                        .iter()
+                        .enumerate()
+                        .map(|(at, value)| Some(super::eval::rc_scaled(value.as_ref()?, by(at)?)));
                     match part.samples {
                         Samples::Buckets(_) => Samples::Buckets(scaled.collect()),
                         _ => Samples::Histograms(scaled.collect()),
@@ -233,8 +241,12 @@ fn alone(many_side: &[Series], partners: &BTreeMap<Labels, Vec<Series>>, n: usiz
 fn ambiguous(group: &Labels, many: &Many) -> String {
     let labels = super::labels_text(group);
     match many {
-        Many::None => format!("multiple matches for labels {labels}: many-to-one matching must be explicit (group_left/group_right)"),
-        Many::Left(_) | Many::Right(_) => format!("multiple matches for labels {labels}: grouping labels must ensure unique matches"),
+        Many::None => format!(
+            "multiple matches for labels {labels}: many-to-one matching must be explicit (group_left/group_right)"
+        ),
+        Many::Left(_) | Many::Right(_) => {
+            format!("multiple matches for labels {labels}: grouping labels must ensure unique matches")
+        }
     }
 }
 

@@ -138,10 +138,10 @@ impl Evaluator<'_> {
                 let parameter = parameters.as_ref().and_then(|all| all.get(at)).copied().unwrap_or(f64::NAN);
                 window(&one.times, &values, *until, range)?.value(function, parameter)
             };
-            let samples = Samples::Floats(instants.iter().enumerate().map(value).collect());
-            if !samples.is_empty() {
+            let found = Samples::Floats(instants.iter().enumerate().map(value).collect());
+            if !found.is_empty() {
                 let labels = if function.keeps_name() { one.labels } else { one.labels.without(METRIC_NAME) };
-                series.push(Series { labels, samples });
+                series.push(Series { labels, samples: found });
             }
         }
         super::distinct(&series)?;
@@ -159,12 +159,16 @@ impl Evaluator<'_> {
             Ranged::Subquery { of, step, .. } => {
                 let step = step.unwrap_or(SUBQUERY_STEP).max(1);
                 let start = first.div_euclid(step).saturating_add(1).saturating_mul(step);
-                let n = usize::try_from((last - start) / step + 1).unwrap_or(0);
-                if POINTS_HELD_MAX < n {
+                let n = if start <= last { last.saturating_sub(start) / step + 1 } else { 0 };
+                if usize::try_from(n).is_ok_and(|n| POINTS_HELD_MAX < n) {
                     return Err(too_much());
                 }
-                let times: Vec<Millis> = (0..).map(|number| start + number * step).take_while(|at| *at <= last).collect();
-                self.vector(of, &times)?.into_iter().flat_map(Series::expanded).map(|one| present(one, &times)).collect()
+                let times: Vec<Millis> = (0..n).map(|number| start + number * step).collect();
+                self.vector(of, &times)?
+                    .into_iter()
+                    .flat_map(Series::expanded)
+                    .map(|one| present(one, &times))
+                    .collect()
             }
         };
         Ok((sampled, *range, instants))
@@ -216,13 +220,16 @@ pub(super) fn present(series: Series, grid: &[Millis]) -> Sampled {
 
 fn expanded(sampled: Sampled) -> Vec<Sampled> {
     let series = Series { labels: sampled.labels, samples: sampled.samples }.expanded();
-    series.into_iter().map(|one| Sampled { labels: one.labels, times: sampled.times.clone(), samples: one.samples }).collect()
+    series
+        .into_iter()
+        .map(|one| Sampled { labels: one.labels, times: sampled.times.clone(), samples: one.samples })
+        .collect()
 }
 
 /// 1 at the instants whose window has no sample of any series.
 fn absent_of(of: &Ranged, sampled: &[Sampled], range: Millis, instants: &[Millis]) -> Vec<Series> {
     let has_one = |until: &Millis| {
-        let is_in = |at: &Millis| until - range < *at && at <= until;
+        let is_in = |at: &Millis| until.saturating_sub(range) < *at && at <= until;
         sampled.iter().any(|one| one.times.iter().any(is_in))
     };
     let values: Vec<Option<f64>> = instants.iter().map(|until| (!has_one(until)).then_some(1.0)).collect();

@@ -1,5 +1,6 @@
 //! Functions of instant vectors and scalars.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -43,7 +44,9 @@ pub(super) fn value(
             let (low, high) = (asked.scalar(1)?, asked.scalar(2)?);
             let clamped = with_parameter(asked.vector(0)?, &high, smaller)?;
             let clamped = with_parameter(clamped, &low, larger)?;
-            let is_possible = |at: usize| low.get(at).zip(high.get(at)).is_some_and(|(low, high)| !(high < low));
+            let is_possible = |at: usize| {
+                low.get(at).zip(high.get(at)).is_some_and(|(low, high)| high.partial_cmp(low) != Some(Ordering::Less))
+            };
             kept_where(clamped, is_possible)
         }
         Function::ClampMin => with_parameter(asked.vector(0)?, &asked.scalar(1)?, larger)?,
@@ -110,10 +113,7 @@ fn with_parameter(
     with_instants(series, |at, value| Some(of(value, parameter.get(at).copied()?)))
 }
 
-fn with_instants(
-    series: Vec<Series>,
-    of: impl Fn(usize, f64) -> Option<f64>,
-) -> Result<Vec<Series>, PromError> {
+fn with_instants(series: Vec<Series>, of: impl Fn(usize, f64) -> Option<f64>) -> Result<Vec<Series>, PromError> {
     let mut found = Vec::new();
     for one in series.into_iter().flat_map(Series::expanded) {
         let Samples::Floats(values) = one.samples else {
@@ -228,17 +228,17 @@ fn timestamps(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
     let of = |one: super::series::Sampled| {
         let at = |instant: &Millis| {
             let before = one.times.partition_point(|at| at <= instant).checked_sub(1)?;
-            one.times.get(before).filter(|at| instant - LOOKBACK < **at).map(|at| secs(*at))
+            one.times.get(before).filter(|at| instant.saturating_sub(LOOKBACK) < **at).map(|at| secs(*at))
         };
-        let samples = Samples::Floats(instants.iter().map(at).collect());
-        Series { labels: nameless(one.labels), samples }
+        Series { labels: nameless(one.labels), samples: Samples::Floats(instants.iter().map(at).collect()) }
     };
     Ok(sampled.into_iter().map(of).filter(|one| !one.samples.is_empty()).collect())
 }
 
 /// Refuses what cannot be the name of a label.
 pub(super) fn label_name(name: &str) -> Result<(), PromError> {
-    let is_good = |(at, char): (usize, char)| char == '_' || char.is_ascii_alphabetic() || 0 < at && char.is_ascii_digit();
+    let is_good =
+        |(at, char): (usize, char)| char == '_' || char.is_ascii_alphabetic() || 0 < at && char.is_ascii_digit();
     if !name.is_empty() && name.chars().enumerate().all(is_good) {
         return Ok(());
     }
@@ -249,7 +249,8 @@ fn label_replace(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
     let (target, replacement, source, pattern) = (asked.text(1)?, asked.text(2)?, asked.text(3)?, asked.text(4)?);
     label_name(target)?;
     let whole = Regex::new(&format!("^(?s:{pattern})$"));
-    let whole = whole.map_err(|_| PromError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
+    let whole =
+        whole.map_err(|_| PromError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
     Ok(relabelled(asked.vector(0)?, |labels| {
         let Some(found) = whole.captures(labels.get(source)) else { return labels };
         let mut value = String::new();
@@ -295,16 +296,17 @@ pub(super) fn merged(series: impl IntoIterator<Item = Series>) -> Result<Vec<Ser
     let mut known: BTreeMap<Labels, usize> = BTreeMap::new();
     for one in series {
         let place = known.get(&one.labels).copied();
-        let is_filled = match (place.and_then(|place| merged.get_mut(place)).map(|known| &mut known.samples), one.samples) {
-            (Some(Samples::Floats(into)), Samples::Floats(from)) => fill(into, from),
-            (Some(Samples::Histograms(into)), Samples::Histograms(from))
-            | (Some(Samples::Buckets(into)), Samples::Buckets(from)) => fill(into, from),
-            (_, samples) => {
-                let _other_kind = known.insert(one.labels.clone(), merged.len());
-                merged.push(Series { labels: one.labels.clone(), samples });
-                true
-            }
-        };
+        let is_filled =
+            match (place.and_then(|place| merged.get_mut(place)).map(|known| &mut known.samples), one.samples) {
+                (Some(Samples::Floats(into)), Samples::Floats(from)) => fill(into, from),
+                (Some(Samples::Histograms(into)), Samples::Histograms(from))
+                | (Some(Samples::Buckets(into)), Samples::Buckets(from)) => fill(into, from),
+                (_, samples) => {
+                    let _other_kind = known.insert(one.labels.clone(), merged.len());
+                    merged.push(Series { labels: one.labels.clone(), samples });
+                    true
+                }
+            };
         if !is_filled {
             return Err(super::same_labels(&one.labels));
         }
@@ -323,21 +325,24 @@ fn of_histograms(series: Vec<Series>, of: impl Fn(&Histogram) -> f64) -> Vec<Ser
 
 fn histogram_quantile(series: Vec<Series>, quantiles: &[f64]) -> Vec<Series> {
     let quantile = |at: usize| quantiles.get(at).copied().unwrap_or(f64::NAN);
-    let classic = |counts: &[(f64, f64)], at: usize| bucket_quantile(quantile(at), counts);
+    let classic = |counts: &[Bucket], at: usize| bucket_quantile(quantile(at), counts);
     per_histogram(series, &|histogram, at| histogram.quantile(quantile(at)), &classic)
 }
 
 fn histogram_fraction(series: Vec<Series>, lower: &[f64], upper: &[f64]) -> Vec<Series> {
     let ends = |at: usize| (lower.get(at).copied().unwrap_or(f64::NAN), upper.get(at).copied().unwrap_or(f64::NAN));
-    let classic = |counts: &[(f64, f64)], at: usize| bucket_fraction(ends(at), counts);
+    let classic = |counts: &[Bucket], at: usize| bucket_fraction(ends(at), counts);
     per_histogram(series, &|histogram, at| histogram.fraction(ends(at).0, ends(at).1), &classic)
 }
+
+/// The upper bound of a classic histogram's bucket, and how many lie at or below it.
+type Bucket = (f64, f64);
 
 /// A number of each histogram, native or classic; of classic ones the bounds and their cumulative counts are given.
 fn per_histogram(
     series: Vec<Series>,
     native: &dyn Fn(&Histogram, usize) -> f64,
-    classic: &dyn Fn(&[(f64, f64)], usize) -> f64,
+    classic: &dyn Fn(&[Bucket], usize) -> f64,
 ) -> Vec<Series> {
     let mut found = Vec::new();
     let mut apart = Vec::new();
@@ -348,7 +353,7 @@ fn per_histogram(
             }
             Samples::Buckets(values) => {
                 let of = |value: &Histogram, at: usize| {
-                    let counts: Vec<(f64, f64)> = bounds_secs().zip(value.cumulative()).collect();
+                    let counts: Vec<Bucket> = bounds_secs().zip(value.cumulative()).collect();
                     classic(&counts, at)
                 };
                 values.iter().enumerate().map(|(at, value)| Some(of(value.as_ref()?, at))).collect()
@@ -363,7 +368,7 @@ fn per_histogram(
     for (labels, family) in families(apart) {
         let n = family.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
         let at = |at: usize| {
-            let counts: Vec<(f64, f64)> =
+            let counts: Vec<Bucket> =
                 family.iter().filter_map(|(bound, values)| Some((*bound, values.get(at).copied()??))).collect();
             (!counts.is_empty()).then(|| classic(&counts, at))
         };
@@ -373,8 +378,8 @@ fn per_histogram(
 }
 
 /// Bounds with cumulative counts, ascending, equal bounds together and no count below the one before.
-fn monotonic(counts: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mut buckets: Vec<(f64, f64)> = Vec::with_capacity(counts.len());
+fn monotonic(counts: &[Bucket]) -> Vec<Bucket> {
+    let mut buckets: Vec<Bucket> = Vec::with_capacity(counts.len());
     for (bound, count) in counts {
         match buckets.last_mut() {
             Some((last, known)) if last.total_cmp(bound).is_eq() => *known += count,
@@ -390,7 +395,7 @@ fn monotonic(counts: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// As Prometheus estimates it: linear within a bucket.
-fn bucket_quantile(quantile: f64, counts: &[(f64, f64)]) -> f64 {
+fn bucket_quantile(quantile: f64, counts: &[Bucket]) -> f64 {
     if quantile.is_nan() {
         return f64::NAN;
     }
@@ -418,7 +423,7 @@ fn bucket_quantile(quantile: f64, counts: &[(f64, f64)]) -> f64 {
 }
 
 /// Which part lies between two values, linear within a bucket; the first one begins at 0.
-fn bucket_fraction((lower, upper): (f64, f64), counts: &[(f64, f64)]) -> f64 {
+fn bucket_fraction((lower, upper): (f64, f64), counts: &[Bucket]) -> f64 {
     let buckets = monotonic(counts);
     let Some((_, total)) = buckets.last().filter(|(bound, _)| *bound == f64::INFINITY) else { return f64::NAN };
     if *total == 0.0 || lower.is_nan() || upper.is_nan() {

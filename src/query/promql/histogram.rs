@@ -15,8 +15,6 @@ use crate::model::DurationNanos;
 pub const N_BOUNDS: usize = 194;
 /// Cells below the first power of two that is split in eight: 512 ns each, as wide as a bucket.
 const NARROW_CELLS: u64 = 8;
-/// Cells below the first bound of the classic layout, 2^13 ns.
-const CELLS_BELOW: u64 = 16;
 
 /// The last nanoseconds of the classic layout's finite steps.
 static BOUNDS_NANOS: LazyLock<Vec<u64>> = LazyLock::new(|| {
@@ -54,6 +52,15 @@ fn precise(number: u64) -> f64 {
 /// The first bound of the classic layout that holds such a latency.
 pub fn bound_of(latency: DurationNanos) -> usize {
     BOUNDS_NANOS.partition_point(|bound| *bound < latency.0)
+}
+
+/// The bucket of a native histogram of schema 3 that holds a latency, as Prometheus numbers them: bucket i reaches up to
+/// 2^(i / 8) seconds.
+pub fn exponential_bucket(latency: DurationNanos) -> i32 {
+    let exact = (precise(latency.0.max(1)) / 1e9).log2() * 8.0;
+    #[expect(clippy::cast_possible_truncation, reason = "latencies are below 2^64 ns")]
+    let bucket = exact.ceil() as i32;
+    bucket
 }
 
 /// A native histogram.
@@ -244,6 +251,6 @@ mod tests {
             assert_eq!(cell_of(first), cell);
             assert_eq!(cell_of(edge_of(cell + 1) - 1), cell);
         }
-        assert_eq!(edge_of(CELLS_BELOW), 1 << 13);
+        assert_eq!(edge_of(16), 1 << 13, "the first bound of the classic layout");
     }
 }

@@ -1,6 +1,8 @@
 //! Functions of ranges: many samples of a series become one value. What is ours counts exactly and does not come here for
 //! `rate` and `increase`; these are for samples, which say nothing of the time between them.
 
+use std::cmp::Ordering;
+
 use super::series::Millis;
 
 /// A function of a range.
@@ -101,12 +103,11 @@ impl Window<'_> {
             OverTime::Stdvar => variance(values),
             OverTime::Quantile => quantile(values.to_vec(), parameter),
             OverTime::Changes => {
-                let differs = |pair: &[f64]| matches!(pair, [a, b] if a != b && !(a.is_nan() && b.is_nan()));
+                let same = |a: &f64, b: &f64| a.partial_cmp(b) == Some(Ordering::Equal) || a.is_nan() && b.is_nan();
+                let differs = |pair: &[f64]| matches!(pair, [a, b] if !same(a, b));
                 count(values.windows(2).filter(|pair| differs(pair)).count())
             }
-            OverTime::Resets => {
-                count(values.windows(2).filter(|pair| matches!(pair, [a, b] if b < a)).count())
-            }
+            OverTime::Resets => count(values.windows(2).filter(|pair| matches!(pair, [a, b] if b < a)).count()),
         })
     }
 
@@ -116,10 +117,14 @@ impl Window<'_> {
         let ([first, .., last], [earliest, .., latest]) = (self.values, self.times) else { return None };
         let mut grown = last - first;
         if is_counter {
-            grown += self.values.windows(2).map(|pair| match pair {
-                [before, after] if after < before => *before,
-                _ => 0.0,
-            }).sum::<f64>();
+            grown += self
+                .values
+                .windows(2)
+                .map(|pair| match pair {
+                    [before, after] if after < before => *before,
+                    _ => 0.0,
+                })
+                .sum::<f64>();
         }
         let sampled = secs(latest - earliest);
         let interval = sampled / count(self.values.len() - 1);
@@ -187,7 +192,7 @@ pub(super) fn quantile(mut values: Vec<f64>, quantile: f64) -> f64 {
         return f64::INFINITY;
     }
     // What is no number is the least, as in Prometheus.
-    values.sort_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal)));
+    values.sort_by(|a, b| b.is_nan().cmp(&a.is_nan()).then(a.partial_cmp(b).unwrap_or(Ordering::Equal)));
     let rank = quantile * count(values.len() - 1);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the number of values")]
     let (below, above) = (rank.floor() as usize, (rank.floor() as usize + 1).min(values.len() - 1));

@@ -46,9 +46,7 @@ impl FromStr for Selector {
     /// One selector alone, as `match[]` has it.
     fn from_str(text: &str) -> Result<Self, PromError> {
         match parsed(text)? {
-            parser::Expr::VectorSelector(vector) if vector.offset.is_none() && vector.at.is_none() => {
-                selector(&vector)
-            }
+            parser::Expr::VectorSelector(vector) if vector.offset.is_none() && vector.at.is_none() => selector(&vector),
             _ => Err(problem_at(text, 0, "a selector of series was expected, such as up{job=\"x\"}".to_owned())),
         }
     }
@@ -148,7 +146,7 @@ fn too_long(text: &str) -> Option<usize> {
     let is_part = |char: char| char.is_alphanumeric() || matches!(char, '_' | ':' | '.');
     let mut before = ' ';
     let begins = outside(text).filter(move |(_, char)| {
-        let begins = !char.is_whitespace() && !(is_part(*char) && is_part(before));
+        let begins = !(char.is_whitespace() || is_part(*char) && is_part(before));
         before = *char;
         begins
     });
@@ -176,6 +174,9 @@ fn where_it_goes_wrong(text: &str) -> (usize, String) {
     }
     if let Some((at, char)) = open.pop() {
         return (at, format!(": {char:?} is not closed"));
+    }
+    if tree(&format!("{text} x")).is_ok() {
+        return (text.len(), ", at the end".to_owned());
     }
     let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]);
     let is_query = |end: &usize| text.get(..*end).is_some_and(|start| tree(start).is_ok());
@@ -213,7 +214,7 @@ fn converted(expr: &parser::Expr, depth: usize) -> Result<Expr, PromError> {
         parser::Expr::Paren(paren) => converted(&paren.expr, depth + 1),
         parser::Expr::Unary(unary) => Ok(Expr::Negative(boxed(&unary.expr)?)),
         parser::Expr::VectorSelector(vector) => {
-            Ok(Expr::Select(selector(vector)?, shift(vector.offset.as_ref(), vector.at.as_ref())?))
+            Ok(Expr::Select(selector(vector)?, shift(vector.offset.as_ref(), vector.at.as_ref())))
         }
         parser::Expr::Aggregate(aggregate) => {
             let parameter = aggregate.param.as_deref().map(boxed).transpose()?;
@@ -244,10 +245,10 @@ fn selector(vector: &parser::VectorSelector) -> Result<Selector, PromError> {
     if !vector.matchers.or_matchers.is_empty() {
         return Err(unsupported("`or` between matchers of a selector"));
     }
-    let named = vector.name.as_ref().map(|name| Matcher {
-        label: METRIC_NAME.to_owned(),
-        condition: Condition::Equal(name.clone()),
-    });
+    let named = vector
+        .name
+        .as_ref()
+        .map(|name| Matcher { label: METRIC_NAME.to_owned(), condition: Condition::Equal(name.clone()) });
     let matcher = |matcher: &promql_parser::label::Matcher| Matcher {
         label: matcher.name.clone(),
         condition: match &matcher.op {
@@ -272,7 +273,7 @@ fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
-fn shift(offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, PromError> {
+fn shift(offset: Option<&Offset>, at: Option<&AtModifier>) -> Shift {
     let offset = match offset {
         None => 0,
         Some(Offset::Pos(by)) => millis(*by),
@@ -287,7 +288,7 @@ fn shift(offset: Option<&Offset>, at: Option<&AtModifier>) -> Result<Shift, Prom
             Err(before) => -millis(before.duration()),
         })),
     };
-    Ok(Shift { offset, at })
+    Shift { offset, at }
 }
 
 fn aggregation(name: &str) -> Result<Aggregation, PromError> {
@@ -357,9 +358,7 @@ fn converted_call(call: &parser::Call, depth: usize) -> Result<Expr, PromError> 
     let name = call.func.name;
     if let Some(function) = OverTime::named(name) {
         // quantile_over_time has its parameter in front.
-        let is_range = |expr: &&Box<parser::Expr>| ranged(expr).is_some();
-        let range = call.args.args.iter().find(is_range);
-        let Some(of) = range.and_then(|expr| ranged(expr)) else {
+        let Some(of) = call.args.args.iter().find_map(|expr| ranged(expr)) else {
             return Err(PromError::Execution(format!("{name}() takes a range, such as x[5m]")));
         };
         let parameter = call.args.args.iter().find(|expr| ranged(expr).is_none());
@@ -385,13 +384,13 @@ fn converted_range(expr: &parser::Expr, depth: usize) -> Result<Ranged, PromErro
         parser::Expr::MatrixSelector(matrix) => Ok(Ranged::Selected {
             selector: selector(&matrix.vs)?,
             range: millis(matrix.range),
-            shift: shift(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref())?,
+            shift: shift(matrix.vs.offset.as_ref(), matrix.vs.at.as_ref()),
         }),
         parser::Expr::Subquery(subquery) => Ok(Ranged::Subquery {
             of: Box::new(converted(&subquery.expr, depth + 1)?),
             range: millis(subquery.range),
             step: subquery.step.map(millis),
-            shift: shift(subquery.offset.as_ref(), subquery.at.as_ref())?,
+            shift: shift(subquery.offset.as_ref(), subquery.at.as_ref()),
         }),
         _ => Err(unsupported("a range of that")),
     }

@@ -3,8 +3,8 @@
 mod recorded;
 mod samples;
 
-use super::PromError;
 use super::parse::PromQuery;
+use super::{Instants, PromError};
 
 #[track_caller]
 fn refused(text: &str) -> PromError {
@@ -49,6 +49,9 @@ fn deep_nesting_is_refused_and_does_not_overflow() {
 fn long_chains_are_refused_and_do_not_overflow() {
     let n = 10_000;
     for text in [
+        vec!["1"; 2_000].join("+"),
+        vec!["1"; 2_000].join("^"),
+        format!("{}x", "- ".repeat(3_990)),
         vec!["1"; n].join("+"),
         vec!["x"; n].join(" or "),
         vec!["2"; n].join("^"),
@@ -61,6 +64,40 @@ fn long_chains_are_refused_and_do_not_overflow() {
     ] {
         let _refused = refused(&text);
     }
+    let folded = format!("{}1", "-".repeat(3_990));
+    assert!(folded.parse::<PromQuery>().is_ok(), "the grammar makes one number of it");
+}
+
+#[test]
+fn far_instants_overflow_nothing() {
+    let source = samples::Known::read();
+    let far = "9223372036854775";
+    for text in [
+        format!("memory_used @ {far}"),
+        format!("memory_used @ -{far}"),
+        format!("memory_used @ -{far} offset 1000y"),
+        format!("memory_used @ {far} offset -1000y"),
+        format!("timestamp(memory_used @ -{far})"),
+        format!("rate(memory_used[1000y] @ -{far})"),
+        format!("absent_over_time(memory_used[1000y] @ -{far} offset 1000y)"),
+        format!("max_over_time(memory_used[1m:1s] @ -{far} offset 1000y)"),
+        format!("max_over_time(memory_used[1m:1s] @ {far} offset -1000y)"),
+        "memory_used @ 1e300".to_owned(),
+        "memory_used @ -1e300".to_owned(),
+        "memory_used offset 100000y".to_owned(),
+        "rate(memory_used[99999999999999999999y])".to_owned(),
+    ] {
+        for at in [i64::MIN, 0, i64::MAX] {
+            let _no_panic = text.parse::<PromQuery>().and_then(|query| query.value(&source, Instants::Instant(at)));
+        }
+    }
+}
+
+#[test]
+fn a_subquery_of_too_many_instants_is_refused() {
+    let query: PromQuery = "max_over_time(memory_used[100y:1ms])".parse().unwrap();
+    let refused = query.value(&samples::Known::read(), Instants::Instant(1_709_209_207_000));
+    assert!(matches!(refused, Err(PromError::TooMuch { .. })));
 }
 
 #[test]

@@ -21,7 +21,8 @@ struct Asked {
 }
 
 fn setting(name: &str) -> Millis {
-    let value = QUERIES.lines().find_map(|line| line.strip_prefix("#= ")?.strip_prefix(name)?.trim().parse::<i64>().ok());
+    let value =
+        QUERIES.lines().find_map(|line| line.strip_prefix("#= ")?.strip_prefix(name)?.trim().parse::<i64>().ok());
     value.expect("the head of the queries has it") * 1_000
 }
 
@@ -75,7 +76,9 @@ fn refused_as(name: &str, ours: &Result<PromValue, PromError>) -> Option<String>
 /// What is not the same.
 fn difference(query: &str, ours: &Result<PromValue, PromError>, theirs: &Value, is_instant: bool) -> Option<String> {
     let ours = match (ours, theirs.get("error").and_then(Value::as_str)) {
-        (Err(PromError::Parse { .. }), Some("bad_data")) | (Err(PromError::Execution(_)), Some("execution")) => return None,
+        (Err(PromError::Parse { .. }), Some("bad_data")) | (Err(PromError::Execution(_)), Some("execution")) => {
+            return None;
+        }
         (Err(error), _) => return Some(format!("refused: {error}; not {theirs}")),
         (Ok(value), Some(kind)) => return Some(format!("no {kind} error but {value:?}")),
         (Ok(value), None) => value,
@@ -113,7 +116,8 @@ fn vectors(ours: &[Series], theirs: &Value, is_sorted: bool) -> Option<String> {
         return Some(format!("in another order: {ours:?}, not {theirs:?}"));
     }
     let n = (ours.len(), theirs.len());
-    let (mut ours, theirs): (BTreeMap<_, _>, BTreeMap<_, _>) = (ours.into_iter().collect(), theirs.into_iter().collect());
+    let (mut ours, theirs): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (ours.into_iter().collect(), theirs.into_iter().collect());
     if n.0 != ours.len() {
         return Some("a series is there twice".to_owned());
     }
@@ -123,8 +127,10 @@ fn vectors(ours: &[Series], theirs: &Value, is_sorted: bool) -> Option<String> {
             Some(ours) if all_same(&ours, &theirs) => {}
             Some(ours) => {
                 let pairs = std::iter::zip(&ours, &theirs).enumerate();
-                let wrong = pairs.filter(|(_, (ours, theirs))| !all_same(std::slice::from_ref(ours), std::slice::from_ref(theirs)));
-                let wrong: Vec<_> = wrong.map(|(at, (ours, theirs))| format!("{ours:?}, not {theirs:?}, at {at}")).collect();
+                let wrong = pairs
+                    .filter(|(_, (ours, theirs))| !all_same(std::slice::from_ref(ours), std::slice::from_ref(theirs)));
+                let wrong: Vec<_> =
+                    wrong.map(|(at, (ours, theirs))| format!("{ours:?}, not {theirs:?}, at {at}")).collect();
                 differ.push(format!("{}: {}", super::super::labels_text(&labels), wrong.join("; ")));
             }
             None => differ.push(format!("{} is missing", super::super::labels_text(&labels))),

@@ -71,9 +71,10 @@ fn values_of(part: &str) -> Option<Vec<Option<f64>>> {
         return Some((0..n).map(|_| None).collect());
     }
     // The sign of the step is the last one that no exponent has.
-    let signs = one.char_indices().skip(1).filter(|(at, char)| {
-        matches!(char, '+' | '-') && one.get(..*at).is_some_and(|before| !before.ends_with('e'))
-    });
+    let signs = one
+        .char_indices()
+        .skip(1)
+        .filter(|(at, char)| matches!(char, '+' | '-') && one.get(..*at).is_some_and(|before| !before.ends_with('e')));
     let (start, step) = one.split_at(signs.last().map_or(one.len(), |(at, _)| at));
     let start: f64 = start.parse().ok()?;
     let step: f64 = if step.is_empty() { 0.0 } else { step.parse().ok()? };
@@ -85,7 +86,7 @@ impl Source for Known {
         let seen = |(labels, samples): (&Labels, Vec<(Millis, f64)>)| {
             let at = |instant: &Millis| {
                 let newest = samples.iter().rev().find(|(time, _)| time <= instant)?;
-                (instant - LOOKBACK < newest.0).then_some(newest.1)
+                (instant.saturating_sub(LOOKBACK) < newest.0).then_some(newest.1)
             };
             Series { labels: labels.clone(), samples: Samples::Floats(instants.iter().map(at).collect()) }
         };
