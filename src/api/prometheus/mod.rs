@@ -9,6 +9,8 @@ mod lists;
 mod parameters;
 mod wire;
 
+pub(super) use parameters::millis;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};

@@ -8,7 +8,7 @@ use super::super::open_params::OpenParams;
 use super::super::params::BadParameter;
 
 /// In milliseconds.
-pub(super) fn millis(at: UnixNanos) -> Millis {
+pub(in crate::api) fn millis(at: UnixNanos) -> Millis {
     Millis::try_from(at.0 / 1_000_000).unwrap_or(Millis::MAX)
 }
 
@@ -22,7 +22,9 @@ pub(super) fn time(params: &OpenParams, name: &str) -> Result<Option<Millis>, Ba
     let secs = secs.map(|secs| (secs * 1e3).round().clamp(-FAR, FAR) as Millis);
     let found = secs.or_else(|| Some(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()));
     let wrong = || {
-        BadParameter(format!("invalid parameter \"{name}\": cannot parse {text:?} to a valid timestamp: unix seconds or RFC 3339"))
+        BadParameter(format!(
+            "invalid parameter \"{name}\": cannot parse {text:?} to a valid timestamp: unix seconds or RFC 3339"
+        ))
     };
     found.map(Some).ok_or_else(wrong)
 }
@@ -34,9 +36,12 @@ pub(super) fn required_time(params: &OpenParams, name: &str) -> Result<Millis, B
 
 /// Above zero: seconds, or a length such as `1m30s`.
 pub(super) fn step(params: &OpenParams) -> Result<Millis, BadParameter> {
-    let text = params.get("step").ok_or_else(|| BadParameter("parameter 'step' is required, such as 60 or 1m".to_owned()))?;
+    let text =
+        params.get("step").ok_or_else(|| BadParameter("parameter 'step' is required, such as 60 or 1m".to_owned()))?;
     let wrong = || {
-        BadParameter(format!("invalid parameter \"step\": {text:?} is no positive number of seconds, nor a length such as 1m30s"))
+        BadParameter(format!(
+            "invalid parameter \"step\": {text:?} is no positive number of seconds, nor a length such as 1m30s"
+        ))
     };
     step_of(text).filter(|step| 0 < *step).ok_or_else(wrong)
 }
@@ -56,7 +61,11 @@ pub(super) fn latencies(params: &OpenParams) -> Result<(DurationNanos, DurationN
         let Some(text) = params.get(name) else { return Ok(DurationNanos(default)) };
         let secs = text.parse::<f64>().ok().filter(|secs| !secs.is_nan());
         let wrong = || BadParameter(format!("invalid parameter \"{name}\": {text:?} is no number of seconds"));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what is out of range is as far as goes")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "what is out of range is as far as goes"
+        )]
         secs.map(|secs| DurationNanos((secs * 1e9).round() as u64)).ok_or_else(wrong)
     };
     Ok((bound("min_value", 0)?, bound("max_value", u64::MAX)?))

@@ -5,7 +5,7 @@ use crate::model::{Family, SeriesKey, SpanKind, SpanStatus};
 use super::labels::{Labels, METRIC_NAME};
 
 /// What a metric counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// Spans, by service, name, kind and status.
     Spans,
@@ -85,13 +85,15 @@ impl Subject {
                 ("span_name", &*key.span_name),
                 ("status_code", status_text(key.status)),
             ])),
-            (Self::Calls | Self::ClientCalls, Some(Family::Edge { namespace, client, connection })) => Some(Labels::of([
-                ("client", &**client),
-                ("client_service_namespace", &**namespace),
-                ("connection_type", connection.as_str()),
-                ("server", &*key.service),
-                ("server_service_namespace", &*key.namespace),
-            ])),
+            (Self::Calls | Self::ClientCalls, Some(Family::Edge { namespace, client, connection })) => {
+                Some(Labels::of([
+                    ("client", &**client),
+                    ("client_service_namespace", &**namespace),
+                    ("connection_type", connection.as_str()),
+                    ("server", &*key.service),
+                    ("server_service_namespace", &*key.namespace),
+                ]))
+            }
             _ => None,
         }
     }

@@ -116,7 +116,13 @@ impl<'a> Counting<'a> {
     }
 
     /// One span or call of a head.
-    pub(super) fn add_one(&mut self, key: &SeriesKey<'_>, at: UnixNanos, latency: DurationNanos, place: Option<(u32, u32)>) {
+    pub(super) fn add_one(
+        &mut self,
+        key: &SeriesKey<'_>,
+        at: UnixNanos,
+        latency: DurationNanos,
+        place: Option<(u32, u32)>,
+    ) {
         let Some(number) = self.number(key) else { return };
         self.add_numbered(number, at, key.status, latency, place);
     }

@@ -12,6 +12,10 @@ use super::{PromError, PromValue, aggregate, binary, functions};
 
 /// Numbers that are held at once, some 16 bytes each.
 pub(super) const POINTS_HELD_MAX: usize = 20_000_000;
+/// Instants of one subquery: every expression in it has a number for each of them. A week has 604,800 seconds.
+const INSTANTS_MAX: usize = 1_000_000;
+/// Samples of windows that are read before it is asked whether to go on.
+const SAMPLES_BETWEEN: usize = 1 << 20;
 /// How often an expression is asked in a subquery without a step of its own.
 const SUBQUERY_STEP: Millis = 60_000;
 
@@ -134,11 +138,19 @@ impl Evaluator<'_> {
                 return Err(PromError::Unsupported { what: "a function of samples of native histograms".to_owned() });
             };
             let values: Vec<f64> = values.into_iter().flatten().collect();
-            let value = |(at, until): (usize, &Millis)| {
+            let mut found = Vec::with_capacity(instants.len());
+            let mut n_seen = 0;
+            for (at, until) in instants.iter().enumerate() {
                 let parameter = parameters.as_ref().and_then(|all| all.get(at)).copied().unwrap_or(f64::NAN);
-                window(&one.times, &values, *until, range)?.value(function, parameter)
-            };
-            let found = Samples::Floats(instants.iter().enumerate().map(value).collect());
+                let window = window(&one.times, &values, *until, range);
+                n_seen += window.map_or(0, |window| window.values.len());
+                if SAMPLES_BETWEEN < n_seen {
+                    self.source.may_go_on()?;
+                    n_seen = 0;
+                }
+                found.push(window.and_then(|window| window.value(function, parameter)));
+            }
+            let found = Samples::Floats(found);
             if !found.is_empty() {
                 let labels = if function.keeps_name() { one.labels } else { one.labels.without(METRIC_NAME) };
                 series.push(Series { labels, samples: found });
@@ -160,8 +172,8 @@ impl Evaluator<'_> {
                 let step = step.unwrap_or(SUBQUERY_STEP).max(1);
                 let start = first.div_euclid(step).saturating_add(1).saturating_mul(step);
                 let n = if start <= last { last.saturating_sub(start) / step + 1 } else { 0 };
-                if usize::try_from(n).is_ok_and(|n| POINTS_HELD_MAX < n) {
-                    return Err(too_much());
+                if usize::try_from(n).is_ok_and(|n| INSTANTS_MAX < n) {
+                    return Err(PromError::TooMuch { what: "instants of a subquery", bound: INSTANTS_MAX });
                 }
                 let times: Vec<Millis> = (0..n).map(|number| start + number * step).collect();
                 self.vector(of, &times)?

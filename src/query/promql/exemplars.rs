@@ -12,7 +12,7 @@ use super::histogram::{BOUNDS, bound_of};
 use super::labels::{BUCKET_BOUND, Labels};
 use super::series::Millis;
 use super::source::Selector;
-use super::stored::{Stored, metrics_of, takes_others};
+use super::stored::{Stored, metrics_of, millis_of, takes_others};
 use super::{PromError, PromQuery};
 use crate::latency::{Exemplar, counting_instant};
 use crate::model::{DurationNanos, SpanId, TraceId, UnixNanos};
@@ -80,7 +80,8 @@ impl Query {
                 let of = |labels: Labels| takes_others(selector, &labels).then_some(labels);
                 let kept = Kept { exemplars: true, ..Kept::of(metric.part) };
                 let edges = Stored::edges_of([question.start, question.end]);
-                let counted = stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, &of, &mut places)?;
+                let counted =
+                    stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, &of, &mut places)?;
                 for one in counted {
                     let labels = metric.named(one.labels);
                     for exemplar in stored.read(one.exemplars, question, &places) {
@@ -124,26 +125,34 @@ impl Stored<'_> {
         exemplars.dedup();
         // Some lie outside of the range, at the edge of a slot.
         exemplars.truncate(question.most.min(OF_SERIES_MAX) * 2);
+        let mut found: Vec<PromExemplar> = self.read_all(&exemplars, places).into_values().collect();
+        found.retain(|one| (question.start..=question.end).contains(&millis_of(one.at)));
+        found
+    }
+
+    /// What exemplars lead to, by block and row; those that cannot be read are left out.
+    pub(super) fn read_all(&self, exemplars: &[Exemplar], places: &Places) -> BTreeMap<(u32, u32), PromExemplar> {
         let mut of_blocks: BTreeMap<u32, Vec<(u32, DurationNanos)>> = BTreeMap::new();
         for one in exemplars {
             of_blocks.entry(one.block).or_default().push((one.row, one.latency));
         }
-        let mut found = Vec::new();
+        let mut all = BTreeMap::new();
         for (block, mut rows) in of_blocks {
             rows.sort_unstable();
             rows.dedup_by_key(|(row, _)| *row);
+            let mut found = Vec::with_capacity(rows.len());
             self.read_block(block, &rows, places, &mut found);
+            all.extend(rows.iter().map(|(row, _)| (block, *row)).zip(found));
         }
-        let millis = |at: UnixNanos| Millis::try_from(at.0 / 1_000_000).unwrap_or(Millis::MAX);
-        found.retain(|one: &PromExemplar| (question.start..=question.end).contains(&millis(one.at)));
-        found
+        all
     }
 
     fn read_block(&self, block: u32, rows: &[(u32, DurationNanos)], places: &Places, found: &mut Vec<PromExemplar>) {
         match places.place(block) {
             Some(Place::Head(batch, horizon)) => {
                 for (row, latency) in rows {
-                    let Some(span) = batch.spans.get(*row as usize) else { continue };
+                    // Rows of a head were counted in it.
+                    let span = batch.spans.get(*row as usize).copied().unwrap_or_default();
                     let at = counting_instant(span.start_time_unix_nano, horizon);
                     found.push(PromExemplar { trace_id: span.trace_id, span_id: span.span_id, latency: *latency, at });
                 }

@@ -107,11 +107,7 @@ impl Query {
 
 impl Stored<'_> {
     /// Calls `each` with the labels of every series, and whether it is a family of buckets.
-    fn each_series(
-        &self,
-        question: &ListingQuestion,
-        each: &mut dyn FnMut(Labels, bool),
-    ) -> Result<(), PromError> {
+    fn each_series(&self, question: &ListingQuestion, each: &mut dyn FnMut(Labels, bool)) -> Result<(), PromError> {
         let everything = [Selector { matchers: Vec::new() }];
         let selectors = if question.selectors.is_empty() { &everything[..] } else { &question.selectors };
         let edges = [question.start, question.end];

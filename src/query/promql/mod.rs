@@ -24,6 +24,7 @@ pub mod source;
 mod stored;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 
 use std::collections::HashSet;
 

@@ -47,8 +47,13 @@ impl Query {
 }
 
 /// The end of the last slot that is over at an instant.
-fn edge(at: Millis) -> Millis {
+pub(super) fn edge(at: Millis) -> Millis {
     at.div_euclid(SLOT).saturating_mul(SLOT).max(0)
+}
+
+/// In milliseconds.
+pub(super) fn millis_of(at: UnixNanos) -> Millis {
+    Millis::try_from(at.0 / 1_000_000).unwrap_or(Millis::MAX)
 }
 
 fn nanos(at: Millis) -> UnixNanos {
@@ -211,7 +216,8 @@ impl Stored<'_> {
                 continue;
             }
             let of = |labels: Labels| {
-                takes_others(selector, &labels).then(|| grouping.map_or(labels.clone(), |grouping| grouping.group(&labels)))
+                takes_others(selector, &labels)
+                    .then(|| grouping.map_or(labels.clone(), |grouping| grouping.group(&labels)))
             };
             let kept = Kept::of(metric.part);
             let counted = self.counted(metric, kept, edges, from_start, &of, &mut Places::default())?;
@@ -320,7 +326,8 @@ impl Sliding {
         match &self.last {
             Some(same) if !changed => Rc::clone(same),
             _ => {
-                let new = Rc::new(Histogram::of(self.counts.iter().map(|(bucket, count)| (*bucket, *count)), self.sum_ns));
+                let new =
+                    Rc::new(Histogram::of(self.counts.iter().map(|(bucket, count)| (*bucket, *count)), self.sum_ns));
                 self.last = Some(Rc::clone(&new));
                 new
             }

@@ -201,7 +201,8 @@ fn every_field_agrees_over_several_row_groups() {
             "=~ `.*[0-7]`",
         ] {
             if let Ok(filter) = format!("{field} {condition}").parse::<Filter>() {
-                n_found += stored.check_traces(&TraceScan { filters: std::slice::from_ref(&filter), range: wanted.range });
+                n_found +=
+                    stored.check_traces(&TraceScan { filters: std::slice::from_ref(&filter), range: wanted.range });
                 wanted.filter = Some(filter);
                 n_found += stored.check(&wanted);
             }
