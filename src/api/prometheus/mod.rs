@@ -177,3 +177,26 @@ async fn exemplars(State(doors): State<Doors>, uri: Uri, body: Bytes) -> Result<
     });
     Ok(written(body.await??))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn grafana_5_2_what_a_retry_helps_is_503_and_says_whether_time_was_short() {
+        let within = Duration::from_secs(30);
+        for (error, kind) in [
+            (QueryError::Starting, "unavailable"),
+            (QueryError::Abandoned, "unavailable"),
+            (QueryError::TooLong { within }, "timeout"),
+            (QueryError::NoTurn { within }, "timeout"),
+        ] {
+            let text = error.to_string();
+            let failure = Failure::from(PromError::Query(error));
+            assert_eq!((failure.status.as_u16(), failure.kind, failure.error), (503, kind, text));
+        }
+        assert_eq!(Failure::from(QueryError::Failed).status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}

@@ -4,13 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
-use crate::latency::{Exemplar, SlotLatency, SparseHistogram, counting_instant};
+use crate::latency::{Exemplar, SlotLatency, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, UnixNanos};
 use crate::store::{HeadPart, SeriesList};
 
 use super::super::walk::{Places, SlotAt, Visitor};
 use super::catalogue::{Part, Subject};
+use super::PromError;
+use super::eval::{POINTS_HELD_MAX, too_much};
 use super::labels::Labels;
+use super::pile::Pile;
 
 /// Which stored series count, and under which labels; `None` leaves one out.
 pub(super) type LabelsOf<'a> = &'a dyn Fn(&SeriesKey<'_>) -> Option<Labels>;
@@ -40,15 +43,22 @@ pub(super) struct Counted {
     pub(super) labels: Labels,
     /// By interval.
     pub(super) counts: Vec<u64>,
+    /// By interval, where those that failed are counted alone: with the others.
+    pub(super) all: Vec<u64>,
     /// By interval, in nanoseconds.
     pub(super) sums: Vec<u128>,
     /// By interval, if wanted.
-    pub(super) histograms: Vec<Option<SparseHistogram>>,
+    pub(super) histograms: Vec<Option<Pile>>,
     /// Of all intervals, if wanted.
     pub(super) exemplars: Vec<Exemplar>,
 }
 
 impl Counted {
+    /// By interval, whether they failed or not: a series is there from the first of them on.
+    pub(super) fn seen(&self) -> &[u64] {
+        if self.all.is_empty() { &self.counts } else { &self.all }
+    }
+
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -61,7 +71,9 @@ pub(super) struct Counting<'a> {
     kept: Kept,
     /// Intervals begin at these, ascending; the last one ends the last interval.
     cuts: Vec<UnixNanos>,
-    pub(super) series: Vec<Counted>,
+    series: Vec<Counted>,
+    /// Entries of all histograms.
+    held: usize,
     numbers: HashMap<Labels, usize>,
     known: HashMap<Arc<SeriesKey<'static>>, Option<usize>>,
     /// Of the series that were chosen last.
@@ -70,12 +82,29 @@ pub(super) struct Counting<'a> {
 
 impl<'a> Counting<'a> {
     pub(super) fn new(subject: Subject, labels_of: LabelsOf<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
-        let (series, numbers, known, chosen) = Default::default();
-        Self { subject, labels_of, kept, cuts, series, numbers, known, chosen }
+        let (series, held, numbers, known, chosen) = Default::default();
+        Self { subject, labels_of, kept, cuts, series, held, numbers, known, chosen }
+    }
+
+    /// What was counted.
+    ///
+    /// # Errors
+    /// `TooMuch`.
+    pub(super) fn counted(self) -> Result<Vec<Counted>, PromError> {
+        if self.is_full() { Err(too_much()) } else { Ok(self.series) }
+    }
+
+    /// Whether there is no room for more: what follows is not counted any more.
+    fn is_full(&self) -> bool {
+        let intervals = self.series.len().saturating_mul(self.cuts.len());
+        POINTS_HELD_MAX < self.held.max(intervals)
     }
 
     /// The number of the series that a stored one counts in.
     fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
+        if self.is_full() {
+            return None;
+        }
         let labels = (self.labels_of)(key)?;
         let n = self.cuts.len().saturating_sub(1);
         let next = self.series.len();
@@ -83,6 +112,7 @@ impl<'a> Counting<'a> {
             self.series.push(Counted {
                 labels: labels.clone(),
                 counts: vec![0; n],
+                all: if self.kept.only_failed { vec![0; n] } else { Vec::new() },
                 sums: vec![0; n],
                 histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
                 exemplars: Vec::new(),
@@ -99,16 +129,23 @@ impl<'a> Counting<'a> {
 
     fn add(&mut self, number: usize, at: UnixNanos, status: SpanStatus, latency: &SlotLatency) {
         let (Some(interval), kept) = (self.interval(at), self.kept) else { return };
-        if kept.only_failed && status != SpanStatus::Error {
+        if self.is_full() {
             return;
         }
         let Some(series) = self.series.get_mut(number) else { return };
+        if let Some(all) = series.all.get_mut(interval) {
+            *all += latency.histogram.count();
+        }
+        if kept.only_failed && status != SpanStatus::Error {
+            return;
+        }
         if let (Some(count), Some(sum)) = (series.counts.get_mut(interval), series.sums.get_mut(interval)) {
             *count += latency.histogram.count();
             *sum += latency.histogram.sum_ns();
         }
         if let Some(histogram) = series.histograms.get_mut(interval) {
-            histogram.get_or_insert_default().merge(&latency.histogram);
+            let held = histogram.get_or_insert_default().add(&latency.histogram);
+            self.held = self.held.saturating_add_signed(held);
         }
         if kept.exemplars {
             series.exemplars.extend_from_slice(&latency.exemplars);

@@ -11,7 +11,7 @@ use super::source::{Selector, Source};
 use super::{PromError, PromValue, aggregate, binary, functions};
 
 /// Numbers that are held at once, some 16 bytes each.
-pub(super) const POINTS_HELD_MAX: usize = 20_000_000;
+pub(super) const POINTS_HELD_MAX: usize = 5_000_000;
 /// Instants of one subquery: every expression in it has a number for each of them. A week has 604,800 seconds.
 const INSTANTS_MAX: usize = 1_000_000;
 /// Samples of windows that are read before it is asked whether to go on.

@@ -19,6 +19,7 @@ pub mod labels;
 pub mod listing;
 mod over_time;
 mod parse;
+mod pile;
 pub mod series;
 pub mod source;
 mod stored;

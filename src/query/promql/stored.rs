@@ -2,7 +2,7 @@
 //! are over by then (contract 5.6).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -14,15 +14,18 @@ use super::counted::{Counted, Counting, Kept};
 use super::eval::{POINTS_HELD_MAX, too_much};
 use super::histogram::Histogram;
 use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
+use super::pile::Pile;
 use super::series::{Millis, Sampled, Samples, Series};
 use super::source::{Selector, Source};
 use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
-use crate::latency::{Bucket, Resolution, SparseHistogram};
+use crate::latency::{Bucket, Resolution};
 use crate::limits::SLOT_SECS;
 use crate::model::{SeriesKey, SpanKind, TimeRange, UnixNanos};
 use crate::store::{SnapshotOfCalls, StoreError};
 
+/// Tells the sides of a call apart while they are counted: no label of an answer has this name.
+const SIDE: &str = "";
 /// Milliseconds of a slot.
 const SLOT: Millis = SLOT_SECS.cast_signed() * 1_000;
 
@@ -105,29 +108,25 @@ impl<'a> Stored<'a> {
             let of = |key: &SeriesKey<'_>| metric.subject.labels(key).and_then(labels_of);
             return self.of_sides(metric.subject, &of, kept, edges, from_start, places);
         }
-        let side = |kind: SpanKind| {
-            move |key: &SeriesKey<'_>| metric.subject.labels(key).filter(|_| key.kind == kind).and_then(labels_of)
+        let is_wanted = |key: &SeriesKey<'_>| metric.subject == Subject::Calls || key.kind == SpanKind::Client;
+        // Both sides in one pass: places of heads hold as long as no partition follows.
+        let of = |key: &SeriesKey<'_>| {
+            let labels = metric.subject.labels(key).filter(|_| is_wanted(key)).and_then(labels_of)?;
+            Some(labels.with(SIDE, key.kind.as_str()))
         };
-        let of_client = self.of_sides(metric.subject, &side(SpanKind::Client), kept, edges, from_start, places)?;
-        if metric.subject == Subject::ClientCalls {
-            return Ok(of_client);
-        }
+        let all = self.of_sides(metric.subject, &of, kept, edges, from_start, places)?.into_iter();
+        let (of_server, of_client): (Vec<Counted>, Vec<Counted>) =
+            all.partition(|one| one.labels.get(SIDE) == SpanKind::Server.as_str());
+        let [mut of_server, of_client] = [of_server, of_client].map(|side| {
+            side.into_iter().map(|one| Counted { labels: one.labels.clone().without(SIDE), ..one }).collect::<Vec<_>>()
+        });
         // Where the server sends no spans, its calls are those that the client saw.
-        let mut of_server = self.of_sides(metric.subject, &side(SpanKind::Server), kept, edges, from_start, places)?;
-        let all = Kept { only_failed: false, histograms: false, exemplars: false };
-        let seen = if kept.only_failed {
-            self.of_sides(metric.subject, &side(SpanKind::Server), all, edges, from_start, places)?
-        } else {
-            Vec::new()
-        };
-        let sends_spans = |labels: &Labels, of_server: &[Counted]| {
-            let list = if kept.only_failed { &seen } else { of_server };
-            list.iter().any(|one| one.labels == *labels && 0 < one.total())
-        };
-        let only_client: Vec<Counted> =
-            of_client.into_iter().filter(|one| !sends_spans(&one.labels, &of_server)).collect();
-        of_server.retain(|one| only_client.iter().all(|other| other.labels != one.labels));
-        of_server.extend(only_client);
+        let labels = |side: &[Counted]| side.iter().map(|one| one.labels.clone()).collect::<HashSet<Labels>>();
+        let is_seen = |one: &Counted| one.seen().iter().any(|count| 0 < *count);
+        let of_clients = labels(&of_client);
+        of_server.retain(|one| is_seen(one) || !of_clients.contains(&one.labels));
+        let of_servers = labels(&of_server);
+        of_server.extend(of_client.into_iter().filter(|one| !of_servers.contains(&one.labels)));
         Ok(of_server)
     }
 
@@ -158,7 +157,7 @@ impl<'a> Stored<'a> {
         if subject == Subject::Spans {
             let conventions = self.query.conventions()?;
             counting.heads(heads, &|batch, span| SeriesKey::of(batch, span, &conventions).into_owned(), places);
-            return Ok(counting.series);
+            return counting.counted();
         }
         let blocks: Vec<Vec<u32>> = heads
             .iter()
@@ -175,7 +174,7 @@ impl<'a> Stored<'a> {
                 }
             }
         });
-        Ok(counting.series)
+        counting.counted()
     }
 }
 
@@ -242,20 +241,20 @@ impl Stored<'_> {
     }
 }
 
-/// The values of the windows; with `from_start` there is none before the first span.
+/// The values of the windows; with `from_start` there is none before the first span. A call that never failed has failed 0 times.
 fn samples(part: Part, counted: &Counted, windows: &Windows, from_start: bool) -> Samples {
-    let n_before = cumulative(&counted.counts);
-    let count = |(start, end): &(usize, usize)| {
-        let of = |at: usize| n_before.get(at).copied().unwrap_or(0);
+    let within = |before: &[u64], (start, end): &(usize, usize)| {
+        let of = |at: usize| before.get(at).copied().unwrap_or(0);
         of(*end).saturating_sub(of(*start))
     };
-    let exists = |window: &(usize, usize)| !from_start || 0 < count(window);
+    let seen = cumulative(counted.seen());
+    let exists = |window: &(usize, usize)| !from_start || 0 < within(&seen, window);
     #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
     match part {
         Part::Count | Part::Failed => {
-            // A call that never failed has failed 0 times.
-            let is_there = |window: &(usize, usize)| part == Part::Failed || exists(window);
-            Samples::Floats(windows.iter().map(|window| is_there(window).then(|| count(window) as f64)).collect())
+            let before = cumulative(&counted.counts);
+            let count = |window: &(usize, usize)| exists(window).then(|| within(&before, window) as f64);
+            Samples::Floats(windows.iter().map(count).collect())
         }
         Part::Sum => {
             let before = cumulative(&counted.sums);
@@ -298,7 +297,7 @@ struct Sliding {
 }
 
 impl Sliding {
-    fn window(&mut self, intervals: &[Option<SparseHistogram>], start: usize, end: usize) -> Rc<Histogram> {
+    fn window(&mut self, intervals: &[Option<Pile>], start: usize, end: usize) -> Rc<Histogram> {
         if start < self.start || end < self.end || self.end < start {
             *self = Self { start, end: start, ..Self::default() };
         }
