@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Spandrel beside a real Prometheus: remote write into it, scrapes by it (text, and protobuf with native histograms), `promtool` as a
-client of ours, and the answers that `tests/promql` recorded, once more.
+"""Spandrel beside a real Prometheus: remote write into it, scrapes by it (text, and protobuf with native histograms), and `promtool`
+as a client of ours.
 
     cargo build --release && tests/prometheus/feed.py
 
