@@ -26,7 +26,7 @@ const MEMORY_BYTES_MIN: u64 = 64 * MIB;
 /// 65,536 spans of 1.5 KiB in memory.
 const HEAD_BYTES_MAX: u64 = 96 * MIB;
 /// What an open sealed partition takes, caches included.
-const OPEN_PARTITION_BYTES: u64 = 8 * MIB;
+const OPEN_PARTITION_BYTES: u64 = 4 * MIB;
 /// Each is a handful of file descriptors.
 const OPEN_PARTITIONS_MAX: usize = 64;
 /// Requests waiting for the journal: their bytes are bounded by the memory, this bounds their number.

@@ -61,26 +61,24 @@ pub(super) fn line_of(hash: u64, n_lines: usize) -> (usize, impl Iterator<Item =
 pub struct SkipIndex<'a> {
     header: &'a Header,
     sections: &'a dyn Sections,
-    /// `None` in a block that has none.
-    zones: Option<Zones>,
+    zones: &'a Zones,
+}
+
+/// What is kept of it while a block is open.
+#[derive(Debug, Default)]
+pub(super) struct Zones {
+    /// Behind the last series of each service; `None` in a block without a skip index.
+    service_ends: Option<Vec<u32>>,
+    /// Group by group, a step for each series; empty where they would be too many.
+    steps: Vec<u16>,
     /// Where the lines are.
     lines: Range<u32>,
 }
 
-struct Zones {
-    /// Behind the last series of each service.
-    service_ends: Vec<u32>,
-    /// Group by group, a step for each series; `None` where they would be too many.
-    steps: Option<Ints>,
-}
-
 impl Block {
-    /// The skip index. Reads a page of it, and another one for each text that is asked for.
-    ///
-    /// # Errors
-    /// `Damaged`, or as `sections` fails.
-    pub fn skip_index<'a>(&'a self, sections: &'a dyn Sections) -> Result<SkipIndex<'a>, BlockError> {
-        SkipIndex::read(&self.header, sections)
+    /// The skip index: of what is kept, but that each text that is asked for takes a look into one page.
+    pub fn skip_index<'a>(&'a self, sections: &'a dyn Sections) -> SkipIndex<'a> {
+        SkipIndex { header: &self.header, sections, zones: &self.zones }
     }
 }
 
@@ -89,18 +87,8 @@ fn damaged(malformed: Malformed) -> BlockError {
 }
 
 impl<'a> SkipIndex<'a> {
-    pub(super) fn read(header: &'a Header, sections: &'a dyn Sections) -> Result<Self, BlockError> {
-        let len = sections.section_len(SectionId::SKIP)?;
-        if len == 0 {
-            return Ok(Self { header, sections, zones: None, lines: 0..0 });
-        }
-        let zones_len = Reader::new(&sections.read(SectionId::SKIP, 0..4)?).array().map_err(damaged)?;
-        let lines_start = u32::from_be_bytes(zones_len).saturating_add(4);
-        if len < lines_start {
-            return Err(damaged(Malformed("zones pass its end")));
-        }
-        let zones = Zones::decode(header, &sections.read(SectionId::SKIP, 4..lines_start)?).map_err(damaged)?;
-        Ok(Self { header, sections, zones: Some(zones), lines: lines_start..len })
+    pub(super) fn of(header: &'a Header, sections: &'a dyn Sections, zones: &'a Zones) -> Self {
+        Self { header, sections, zones }
     }
 
     /// Counts and bounds of the block.
@@ -114,7 +102,7 @@ impl<'a> SkipIndex<'a> {
     /// # Errors
     /// `Damaged`, or as the sections fail.
     pub fn may_have_text(&self, owner: AttributeOwner, key: &[u8], text: &[u8]) -> Result<bool, BlockError> {
-        if self.zones.is_none() {
+        if self.zones.service_ends.is_none() {
             return Ok(true);
         }
         let owner = match owner {
@@ -127,20 +115,20 @@ impl<'a> SkipIndex<'a> {
     }
 
     fn may_have(&self, hash: u64) -> Result<bool, BlockError> {
-        let n_lines = self.lines.len() / LINE_BYTES;
+        let n_lines = self.zones.lines.len() / LINE_BYTES;
         let (line, mut bits) = line_of(hash, n_lines);
         let Some(start) = u32::try_from(line * LINE_BYTES).ok().filter(|_| 0 < n_lines) else { return Ok(false) };
-        let start = self.lines.start.saturating_add(start);
+        let start = self.zones.lines.start.saturating_add(start);
         let line = self.sections.read(SectionId::SKIP, start..start.saturating_add(64))?;
         Ok(bits.all(|(byte, mask)| line.get(byte).is_some_and(|byte| byte & mask != 0)))
     }
 
     /// The numbers of the series of services that are `wanted`; `None` when the index does not say.
     pub fn series_of_services(&self, wanted: impl Fn(&super::ServiceCount) -> bool) -> Option<Vec<bool>> {
-        let zones = self.zones.as_ref()?;
-        let mut series = vec![false; zones.service_ends.last().copied().unwrap_or(0) as usize];
+        let service_ends = self.zones.service_ends.as_ref()?;
+        let mut series = vec![false; service_ends.last().copied().unwrap_or(0) as usize];
         let mut start = 0;
-        for (service, end) in self.header.summary.services.iter().zip(&zones.service_ends) {
+        for (service, end) in self.header.summary.services.iter().zip(service_ends) {
             let end = *end as usize;
             series.get_mut(start..end).unwrap_or_default().fill(wanted(service));
             start = end;
@@ -152,20 +140,34 @@ impl<'a> SkipIndex<'a> {
     /// if there is a bound.
     pub fn groups(&self, series: Option<&[bool]>, latency_min: Option<DurationNanos>) -> Vec<bool> {
         let n_groups = self.header.groups.len();
-        let Some(steps) = self.zones.as_ref().and_then(|zones| zones.steps.as_ref()) else {
+        if self.zones.steps.is_empty() {
             return vec![true; n_groups];
-        };
+        }
         let least = latency_min.map_or(NO_LATENCY, step_of);
-        let n_series = self.header.n_series as usize;
         let wanted = |number: usize| series.is_none_or(|series| series.get(number).copied().unwrap_or(false));
-        let may_be_in =
-            |group: usize| (0..n_series).any(|number| wanted(number) && least <= steps.get(group * n_series + number));
-        (0..n_groups).map(may_be_in).collect()
+        let may_be_in = |(number, step): (usize, &u16)| least <= u64::from(*step) && wanted(number);
+        let of_groups = self.zones.steps.chunks((self.header.n_series as usize).max(1));
+        of_groups.map(|steps| steps.iter().enumerate().any(may_be_in)).collect()
     }
 }
 
 impl Zones {
-    fn decode(header: &Header, bytes: &[u8]) -> Result<Self, Malformed> {
+    /// Reads them.
+    pub(super) fn read(header: &Header, sections: &dyn Sections) -> Result<Self, BlockError> {
+        let len = sections.section_len(SectionId::SKIP)?;
+        if len == 0 {
+            return Ok(Self::default());
+        }
+        let zones_len = Reader::new(&sections.read(SectionId::SKIP, 0..4)?).array().map_err(damaged)?;
+        let lines_start = u32::from_be_bytes(zones_len).saturating_add(4);
+        if len < lines_start {
+            return Err(damaged(Malformed("zones pass its end")));
+        }
+        let bytes = sections.read(SectionId::SKIP, 4..lines_start)?;
+        Self::decode(header, &bytes, lines_start..len).map_err(damaged)
+    }
+
+    fn decode(header: &Header, bytes: &[u8], lines: Range<u32>) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let mut end = 0_u32;
         let mut service_ends = Vec::with_capacity(header.summary.services.len());
@@ -177,8 +179,14 @@ impl Zones {
             return Err(Malformed("its services have not as many series as the block"));
         }
         let n_zones = n_zones(header.groups.len(), header.n_series as usize);
-        let mut steps = || Ints::read(&mut reader, n_zones, &mut Unpacker::new());
-        Ok(Self { service_ends, steps: (0 < n_zones).then(&mut steps).transpose()? })
+        let steps = if n_zones == 0 {
+            Vec::new()
+        } else {
+            let steps = Ints::read(&mut reader, n_zones, &mut Unpacker::new())?;
+            // The longest latency is below step 2,000.
+            (0..n_zones).map(|at| u16::try_from(steps.get(at)).unwrap_or(u16::MAX)).collect()
+        };
+        Ok(Self { service_ends: Some(service_ends), steps, lines })
     }
 }
 

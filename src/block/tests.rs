@@ -96,7 +96,7 @@ proptest! {
         let batches = shared(vec![batch]);
         let (ordered, encoded) = write(&batches);
         let block = Block::open(&encoded.sections).unwrap();
-        let index = block.skip_index(&encoded.sections).unwrap();
+        let index = block.skip_index(&encoded.sections);
         let check = |owner, rows| {
             for attribute in batches[0].attributes(rows) {
                 let text = match attribute.value {
@@ -144,10 +144,9 @@ fn touch_everything(sections: &Stored) {
     let _rows = block.rows_of_trace(sections, TraceId([3; 16]));
     let _series = block.series(sections);
     let _scan = block.scan_latency(sections, &ANY, &mut |_, _, _, _| std::ops::ControlFlow::Continue(()));
-    if let Ok(index) = block.skip_index(sections) {
-        let _text = index.may_have_text(AttributeOwner::Span, b"http.route", b"/");
-        let _groups = index.groups(index.series_of_services(|_| true).as_deref(), Some(DurationNanos(7)));
-    }
+    let index = block.skip_index(sections);
+    let _text = index.may_have_text(AttributeOwner::Span, b"http.route", b"/");
+    let _groups = index.groups(index.series_of_services(|_| true).as_deref(), Some(DurationNanos(7)));
     let _scan = block.scan(sections, |scan| {
         let (_series, _scopes) = (scan.series(), scan.scopes());
         let keys = ["key.0", "key.1", "key.2", "key.3", "http.route", "server.port"];
@@ -435,7 +434,7 @@ fn the_skip_index_excludes_most_of_what_is_not_there() {
     let batches = shared(shop(3 * GROUP_ROWS, 5));
     let (ordered, encoded) = write(&batches);
     let block = Block::open(&encoded.sections).unwrap();
-    let index = block.skip_index(&encoded.sections).unwrap();
+    let index = block.skip_index(&encoded.sections);
     let seems_there = |n: &u32| index.may_have_text(AttributeOwner::Span, b"http.route", &n.to_be_bytes()).unwrap();
     let n_wrong = (0..10_000).filter(seems_there).count();
     assert!(n_wrong < 200, "{n_wrong} of 10,000 texts that nobody sent seem to be there");
@@ -464,7 +463,7 @@ fn a_block_without_a_skip_index_is_passed_by_for_nothing() {
     let section = encoded.sections.iter_mut().find(|(section, _)| *section == SectionId::SKIP).unwrap();
     section.1.clear();
     let block = Block::open(&encoded.sections).unwrap();
-    let index = block.skip_index(&encoded.sections).unwrap();
+    let index = block.skip_index(&encoded.sections);
     assert!(index.may_have_text(AttributeOwner::Span, b"http.route", b"nobody sent this").unwrap());
     assert_eq!(index.groups(None, Some(DurationNanos(u64::MAX))), [true]);
     assert!(index.series_of_services(|_| true).is_none());

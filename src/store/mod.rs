@@ -112,7 +112,7 @@ impl StoreConfig {
         Self {
             data_dir: data_dir.to_path_buf(),
             cache_bytes: 8 << 20,
-            open_partitions_max: 8,
+            open_partitions_max: 16,
             retention: None,
             rollup_retention: None,
             remnants_merged_at_once: 16,

@@ -313,7 +313,7 @@ impl OpenPartition {
         block_no: u64,
         read: impl FnOnce(&SkipIndex<'_>) -> Result<T, BlockError>,
     ) -> Result<T, StoreError> {
-        self.with_block(block_no, |block, sections| read(&block.skip_index(sections)?))
+        self.with_block(block_no, |block, sections| read(&block.skip_index(sections)))
     }
 
     fn with_block<T>(

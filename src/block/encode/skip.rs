@@ -53,17 +53,26 @@ fn put_lines(out: &mut Vec<u8>, hashes: &Hashes) {
 
 type Hashes = HashSet<u64, BuildHasherDefault<AsIs>>;
 
+/// Hashes that were met lately, by their lowest bits: most texts are few that come again and again, and looking there costs
+/// less than a look into the set of all.
+const RECENT: usize = 4_096;
+
 /// The texts of all attributes.
 struct Texts {
     hashes: Hashes,
-    /// By number of the attribute: the hash of its key, and the one that was put in last. Neighbours often are the same.
-    of_attributes: Vec<(u64, u64)>,
+    recent: Vec<u64>,
+    /// The hash of its key, by number of the attribute.
+    of_attributes: Vec<u64>,
 }
 
 impl Texts {
     fn of(spans: &[Located<'_>], survey: &Survey<'_>) -> Self {
-        let key_hash = |(owner, key): (Owner, &[u8])| (key_hash(owner, key), 0);
-        let mut texts = Self { hashes: Hashes::default(), of_attributes: survey.shapes.keys().map(key_hash).collect() };
+        let key_hash = |(owner, key): (Owner, &[u8])| key_hash(owner, key);
+        let mut texts = Self {
+            hashes: Hashes::default(),
+            recent: vec![0; RECENT],
+            of_attributes: survey.shapes.keys().map(key_hash).collect(),
+        };
         let (mut events, mut links) = (survey.event_shapes.iter(), survey.link_shapes.iter());
         for ((batch, span), shape) in spans.iter().zip(&survey.row_shapes) {
             texts.add(batch, span.attributes, survey.shapes.members(*shape));
@@ -80,15 +89,18 @@ impl Texts {
     /// `members` are the numbers of these attributes.
     fn add(&mut self, batch: &SpanBatch, attributes: Rows, members: &[u32]) {
         for (attribute, member) in batch.attributes(attributes).iter().zip(members) {
-            let Some((key_hash, last)) = self.of_attributes.get_mut(*member as usize) else { continue };
+            let Some(key_hash) = self.of_attributes.get(*member as usize) else { continue };
             let hash = match attribute.value {
                 Value::String(text) => text_hash(*key_hash, batch.text(text)),
                 Value::Nested(_) => nested_hash(*key_hash),
                 Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) | Value::Bytes(_) => continue,
             };
-            if *last != hash {
-                *last = hash;
+            let place = usize::try_from(hash).unwrap_or(0) % RECENT;
+            if self.recent.get(place) != Some(&hash) {
                 let _known = self.hashes.insert(hash);
+                if let Some(recent) = self.recent.get_mut(place) {
+                    *recent = hash;
+                }
             }
         }
     }

@@ -26,21 +26,23 @@ use super::columns::{self as column, GROUP_ROWS};
 use super::error::BlockError;
 use super::filter::TraceFilter;
 use super::header::Header;
+use super::skip::Zones;
 use super::{BlockSummary, SectionId, Sections};
 use crate::model::{DurationNanos, SeriesKey, Span, TraceId, UnixNanos};
 
-/// A block that was opened: its header and trace filter, nothing else.
+/// A block that was opened: its header, its trace filter and the zones of its skip index, nothing else.
 ///
 /// Memory: 12 bytes per column chunk (16 row groups with some 40 columns: 8 KiB; 520 columns at most: 110 KiB), 2
-/// bytes per distinct trace, and the names of the services.
+/// bytes per distinct trace, 2 for each row group and series (some 2 KiB; 128 KiB at most), and the names of the services.
 #[derive(Debug)]
 pub struct Block {
     pub(super) header: Header,
     filter: TraceFilter,
+    pub(super) zones: Zones,
 }
 
 impl Block {
-    /// Reads header and filter.
+    /// Reads header, filter and zones.
     ///
     /// # Errors
     /// `UnknownVersion` for a block of a newer format, `Damaged` for what is none, or as `sections` fails.
@@ -48,7 +50,8 @@ impl Block {
         let whole = |section| sections.read(section, 0..sections.section_len(section)?);
         let header = Header::decode(&whole(SectionId::HEADER)?)?;
         let filter = TraceFilter::decode(&whole(SectionId::FILTER)?)?;
-        Ok(Self { header, filter })
+        let zones = Zones::read(&header, sections)?;
+        Ok(Self { header, filter, zones })
     }
 
     /// Counts and bounds.

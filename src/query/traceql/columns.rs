@@ -55,7 +55,7 @@ impl<'b> BlockFields<'b> {
             Field::Attribute { scope: AttributeScope::Unscoped, key } => {
                 let may_be_of_span = match equal_to {
                     _ if is_absent(key) => false,
-                    Some(text) => skip::may_have_text(AttributeOwner::Span, key, text, &self.scan.skip_index()?)?,
+                    Some(text) => skip::may_have_text(AttributeOwner::Span, key, text, &self.scan.skip_index())?,
                     None => true,
                 };
                 Ok(may_be_of_span || self.scopes_have(field, holds)?)

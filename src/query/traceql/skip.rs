@@ -22,7 +22,7 @@ pub(super) fn groups_of_series(filter: &Expression, scan: &BlockScan<'_>) -> Res
     let service = bounds::service(filter);
     let is_wanted = |key: &SeriesKey<'_>| key.span_name == name && service.is_none_or(|service| key.service == service);
     let series: Vec<bool> = scan.series()?.iter().map(is_wanted).collect();
-    Ok(Some(scan.skip_index()?.groups(Some(&series), latency_min(filter))))
+    Ok(Some(scan.skip_index().groups(Some(&series), latency_min(filter))))
 }
 
 fn latency_min(filter: &Expression) -> Option<DurationNanos> {

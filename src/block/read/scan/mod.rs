@@ -28,9 +28,9 @@ use super::known::{callers_of, parent_row, parents_of_rows};
 use super::spans::{SpanParts, SpanReader, SpanSource, items, narrow, nth, rows_where};
 use super::tables::{ScopeCopier, Shapes, Tables};
 use super::{Block, BlockError, BlockSummary, GROUP_ROWS, Header, Sections, block_row};
-use crate::block::SkipIndex;
 use crate::block::codec::{Contexts, Ints, Malformed, Needs, RowIds, Unpacker};
 use crate::block::columns::{self as column, ColumnId, Kind, Owner};
+use crate::block::skip::{SkipIndex, Zones};
 use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanId, TraceId, UnixNanos};
 
 impl Block {
@@ -47,6 +47,7 @@ impl Block {
         let shapes = tables.shapes()?;
         read(&BlockScan {
             header: &self.header,
+            zones: &self.zones,
             sections,
             tables: &tables,
             shapes: &shapes,
@@ -61,6 +62,7 @@ impl Block {
 /// A block whose columns are being read.
 pub struct BlockScan<'a> {
     header: &'a Header,
+    zones: &'a Zones,
     sections: &'a dyn Sections,
     tables: &'a Tables,
     shapes: &'a Shapes<'a>,
@@ -89,11 +91,8 @@ impl BlockScan<'_> {
     }
 
     /// What the block cannot hold.
-    ///
-    /// # Errors
-    /// `Damaged`, or as the sections fail.
-    pub fn skip_index(&self) -> Result<SkipIndex<'_>, BlockError> {
-        SkipIndex::read(self.header, self.sections)
+    pub fn skip_index(&self) -> SkipIndex<'_> {
+        SkipIndex::of(self.header, self.sections, self.zones)
     }
 
     /// Row groups; all but the last have 4,096 rows.

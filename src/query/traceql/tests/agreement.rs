@@ -82,7 +82,7 @@ impl Stored {
     /// What a scan for traces finds of each: the filters that spans of it meet, and the earliest start of these spans.
     fn found_of_traces(&self, wanted: &TraceScan<'_>) -> BTreeMap<TraceId, (u64, u64)> {
         let block = Block::open(&self.sections).unwrap();
-        let filters = wanted.wanted(&block.skip_index(&self.sections).unwrap()).unwrap();
+        let filters = wanted.wanted(&block.skip_index(&self.sections)).unwrap();
         let mut found = BTreeMap::new();
         let scanned = block.scan(&self.sections, |scan| {
             wanted.scan_columns(scan, filters, &mut |trace, met, start| {
