@@ -51,7 +51,7 @@ async fn answered<T: Serialize + Send + 'static>(
     });
     let Listing { rows, warnings } = listed.await??;
     if warnings.is_empty() {
-        return Ok(success(json!(rows)));
+        return Ok(success(&json!(rows)));
     }
     let body = json!({ "status": "success", "data": rows, "warnings": warnings });
     Ok(axum::response::IntoResponse::into_response(axum::Json(body)))
@@ -112,5 +112,5 @@ async fn metadata(uri: Uri) -> Result<Response, Failure> {
     let row = |metric: &crate::query::promql::catalogue::Metric| {
         (metric.name, [json!({ "type": metric.type_text(), "help": metric.help, "unit": "" })])
     };
-    Ok(success(json!(wanted.take(most).map(row).collect::<BTreeMap<_, _>>())))
+    Ok(success(&json!(wanted.take(most).map(row).collect::<BTreeMap<_, _>>())))
 }

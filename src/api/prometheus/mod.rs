@@ -39,8 +39,8 @@ pub(super) fn router() -> Router<Doors> {
         .route("/api/v1/query_range", on(both, range))
         .route("/api/v1/query_exemplars", on(both, exemplars))
         .route("/api/v1/status/buildinfo", get(buildinfo))
-        .route("/api/v1/rules", get(|| async { success(json!({ "groups": [] })) }))
-        .route("/api/v1/alerts", get(|| async { success(json!({ "alerts": [] })) }))
+        .route("/api/v1/rules", get(|| async { success(&json!({ "groups": [] })) }))
+        .route("/api/v1/alerts", get(|| async { success(&json!({ "alerts": [] })) }))
         .merge(lists::router())
         .route("/api/v1/format_query", get(not_here))
         .route("/api/v1/parse_query", get(not_here))
@@ -105,7 +105,7 @@ impl From<QueryError> for Failure {
     }
 }
 
-fn success(data: serde_json::Value) -> Response {
+fn success(data: &serde_json::Value) -> Response {
     Json(json!({ "status": "success", "data": data })).into_response()
 }
 
@@ -121,7 +121,7 @@ async fn not_here(uri: Uri) -> Failure {
 
 /// No `features`: those would mean another product.
 async fn buildinfo() -> Response {
-    success(json!({
+    success(&json!({
         "version": "2.50.1", "revision": env!("CARGO_PKG_VERSION"), "branch": "spandrel",
         "buildUser": "", "buildDate": "", "goVersion": "n/a",
     }))

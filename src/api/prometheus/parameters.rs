@@ -14,11 +14,11 @@ pub(in crate::api) fn millis(at: UnixNanos) -> Millis {
 
 /// A time; numbers are seconds, however large.
 pub(super) fn time(params: &OpenParams, name: &str) -> Result<Option<Millis>, BadParameter> {
-    let Some(text) = params.get(name) else { return Ok(None) };
     // Further away than this nothing is, and twice as far is still a number.
     const FAR: f64 = 4e18;
-    #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
+    let Some(text) = params.get(name) else { return Ok(None) };
     let secs = text.parse::<f64>().ok().filter(|secs| !secs.is_nan());
+    #[expect(clippy::cast_possible_truncation, reason = "clamped to what fits")]
     let secs = secs.map(|secs| (secs * 1e3).round().clamp(-FAR, FAR) as Millis);
     let found = secs.or_else(|| Some(text.parse::<jiff::Timestamp>().ok()?.as_millisecond()));
     let wrong = || {

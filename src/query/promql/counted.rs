@@ -9,8 +9,8 @@ use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, Unix
 use crate::store::{HeadPart, SeriesList};
 
 use super::super::walk::{Places, SlotAt, Visitor};
-use super::catalogue::{Part, Subject};
 use super::PromError;
+use super::catalogue::{Part, Subject};
 use super::eval::{POINTS_HELD_MAX, too_much};
 use super::labels::Labels;
 use super::pile::Pile;
@@ -71,6 +71,8 @@ pub(super) struct Counting<'a> {
     kept: Kept,
     /// Intervals begin at these, ascending; the last one ends the last interval.
     cuts: Vec<UnixNanos>,
+    /// Slots that begin before are left out: those of roll-ups may reach into a window, and are counted in the one before.
+    pub(super) from: UnixNanos,
     series: Vec<Counted>,
     /// Entries of all histograms.
     held: usize,
@@ -83,7 +85,7 @@ pub(super) struct Counting<'a> {
 impl<'a> Counting<'a> {
     pub(super) fn new(subject: Subject, labels_of: LabelsOf<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
         let (series, held, numbers, known, chosen) = Default::default();
-        Self { subject, labels_of, kept, cuts, series, held, numbers, known, chosen }
+        Self { subject, labels_of, kept, cuts, from: UnixNanos(0), series, held, numbers, known, chosen }
     }
 
     /// What was counted.
@@ -214,13 +216,12 @@ impl Visitor for Counting<'_> {
         let mut numbers = Vec::new();
         self.chosen.clear();
         for (at, key) in (0..).zip(series.iter()) {
-            let number = match self.known.get(key) {
-                Some(known) => *known,
-                None => {
-                    let number = self.number(key);
-                    let _new = self.known.insert(Arc::clone(key), number);
-                    number
-                }
+            let number = if let Some(known) = self.known.get(key) {
+                *known
+            } else {
+                let number = self.number(key);
+                let _new = self.known.insert(Arc::clone(key), number);
+                number
             };
             if let Some(number) = number {
                 numbers.push(at);
@@ -231,7 +232,7 @@ impl Visitor for Counting<'_> {
     }
 
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency) {
-        if let Some(number) = self.chosen.get(chosen).copied() {
+        if let Some(number) = self.chosen.get(chosen).copied().filter(|_| self.from <= at.start) {
             self.add(number, at.start, key.status, latency);
         }
     }

@@ -82,26 +82,22 @@ impl Query {
                 let edges = Stored::edges_of([question.start, question.end]);
                 let counted =
                     stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, &of, &mut places)?;
-                for one in counted {
+                let bound = |latency: DurationNanos| match metric.part {
+                    Part::Buckets => BOUNDS.get(bound_of(latency)).map_or("", String::as_str),
+                    _ => "",
+                };
+                for mut one in counted {
+                    one.exemplars.retain(|exemplar| selector.takes(BUCKET_BOUND, bound(exemplar.latency)));
                     let labels = metric.named(one.labels);
                     for exemplar in stored.read(one.exemplars, question, &places) {
-                        let labels = match metric.part {
-                            Part::Buckets => with_bound(labels.clone(), exemplar.latency),
-                            _ => labels.clone(),
-                        };
-                        if selector.takes(BUCKET_BOUND, labels.get(BUCKET_BOUND)) {
-                            found.entry(labels).or_default().push(exemplar);
-                        }
+                        let labels = labels.clone().with(BUCKET_BOUND, bound(exemplar.latency));
+                        found.entry(labels).or_default().push(exemplar);
                     }
                 }
             }
         }
         Ok((bounded(found, question.most), stored.warnings()))
     }
-}
-
-fn with_bound(labels: Labels, latency: DurationNanos) -> Labels {
-    BOUNDS.get(bound_of(latency)).map_or(labels.clone(), |bound| labels.with(BUCKET_BOUND, bound.as_str()))
 }
 
 /// The slowest of each series, fewer where there are too many in all.
@@ -123,10 +119,15 @@ impl Stored<'_> {
         exemplars.retain(|one| (question.latency_min..=question.latency_max).contains(&one.latency));
         exemplars.sort_by_key(|one| (Reverse(one.latency), one.block, one.row));
         exemplars.dedup();
-        // Some lie outside of the range, at the edge of a slot.
-        exemplars.truncate(question.most.min(OF_SERIES_MAX) * 2);
-        let mut found: Vec<PromExemplar> = self.read_all(&exemplars, places).into_values().collect();
-        found.retain(|one| (question.start..=question.end).contains(&millis_of(one.at)));
+        let is_within = |one: &PromExemplar| (question.start..=question.end).contains(&millis_of(one.at));
+        let mut found = Vec::new();
+        // In the slots at the ends of the range some lie outside of it.
+        for some in exemplars.chunks(2 * OF_SERIES_MAX) {
+            found.extend(self.read_all(some, places).into_values().filter(is_within));
+            if question.most.min(OF_SERIES_MAX) <= found.len() {
+                break;
+            }
+        }
         found
     }
 
@@ -178,15 +179,15 @@ impl Expr {
     fn selectors<'e>(&'e self, found: &mut Vec<&'e Selector>) {
         match self {
             Self::Number(_) | Self::Text(_) => {}
-            Self::Negative(of) => of.selectors(found),
-            Self::Select(selector, _) => found.push(selector),
+            Self::Negative(of) | Self::OverTime { of: Ranged::Subquery { of, .. }, .. } => of.selectors(found),
+            Self::Select(selector, _) | Self::OverTime { of: Ranged::Selected { selector, .. }, .. } => {
+                found.push(selector);
+            }
             Self::Aggregate(aggregate) => aggregate.of.selectors(found),
             Self::Binary(binary) => {
                 binary.left.selectors(found);
                 binary.right.selectors(found);
             }
-            Self::OverTime { of: Ranged::Selected { selector, .. }, .. } => found.push(selector),
-            Self::OverTime { of: Ranged::Subquery { of, .. }, .. } => of.selectors(found),
             Self::Call(_, args) => args.iter().for_each(|arg| arg.selectors(found)),
         }
     }

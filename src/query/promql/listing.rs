@@ -57,10 +57,10 @@ impl Query {
         let stored = Stored::of(self)?;
         let mut rows = BTreeSet::new();
         stored.each_series(question, &mut |labels, bounds| {
-            if !bounds {
-                let _new = rows.insert(labels);
-            } else {
+            if bounds {
                 rows.extend(BOUNDS.iter().map(|bound| labels.clone().with(BUCKET_BOUND, bound.as_str())));
+            } else {
+                let _new = rows.insert(labels);
             }
         })?;
         if !question.selectors.is_empty() {

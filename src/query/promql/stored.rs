@@ -149,6 +149,7 @@ impl<'a> Stored<'a> {
         }
         for (range, slots) in parts.into_iter().filter(|(range, _)| range.start < range.end) {
             self.may_go_on()?;
+            counting.from = range.start;
             let coverage = &mut *self.coverage.borrow_mut();
             Walk { query: self.query, range, slots, coverage, places, whole_slots: None }
                 .visit(&self.snapshot.snapshot, &mut counting)?;
@@ -357,7 +358,7 @@ impl Source for Stored<'_> {
         instants: &[Millis],
         grouping: Option<&Grouping>,
     ) -> Result<Option<Vec<Series>>, PromError> {
-        if grouping.is_some() && !self.can_be_counted_together(selector, grouping) {
+        if grouping.is_some() && !can_be_counted_together(selector, grouping) {
             return Ok(None);
         }
         let ends = |at: &Millis| (edge(at.saturating_sub(range)), edge(*at));
@@ -381,12 +382,10 @@ impl Source for Stored<'_> {
     }
 }
 
-impl Stored<'_> {
-    /// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
-    fn can_be_counted_together(&self, selector: &Selector, grouping: Option<&Grouping>) -> bool {
-        let mut metrics = metrics_of(selector);
-        let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
-        let can = |metric: &Metric| metric.subject == Subject::Spans && (metric.part != Part::Buckets || keeps_bound);
-        metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
-    }
+/// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
+fn can_be_counted_together(selector: &Selector, grouping: Option<&Grouping>) -> bool {
+    let mut metrics = metrics_of(selector);
+    let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
+    let can = |metric: &Metric| metric.subject == Subject::Spans && (metric.part != Part::Buckets || keeps_bound);
+    metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
 }
