@@ -6,7 +6,9 @@
 //! cargo bench --bench questions -- --spans 10000000
 //! cargo bench --bench questions -- --spans 2000000 --copies 50          memory with 10,000 series
 //! cargo bench --bench questions -- --only "p99 with"                    those questions alone
+//! cargo bench --bench questions -- --spans 10000000 --hours 6 --only dashboard --questions 20
 //! ```
+//! The dashboard is one of 12 panels in PromQL over 6 hours, as Grafana asks for them: a step of 20 s, ranges of 40 s.
 
 #![expect(
     clippy::print_stdout,
@@ -23,12 +25,13 @@ use spandrel::cli::shop::{Grouping, PreEncoded};
 use spandrel::clock::{Clock, instant};
 use spandrel::model::{DurationNanos, SpanBatch, TimeRange, UnixNanos};
 use spandrel::otlp::{DecodeOptions, decode};
+use spandrel::query::promql::{Instants, PromQuery};
 use spandrel::query::{By, Grouping as Kept, HeatmapQuestion, PercentileQuestion, Quantile, Query, SpansWanted};
 use spandrel::store::{Store, StoreConfig};
 use spandrel::telemetry::Counters;
 
 const DAY: u64 = 86_400_000_000_000;
-const SPAN_DAYS: u64 = 30;
+const HOUR: u64 = 3_600_000_000_000;
 const REQUESTS_PER_BLOCK: u64 = 128;
 const BLOCKS_PER_PARTITION: u64 = 16;
 const SERVICES: [&str; 12] = [
@@ -54,19 +57,21 @@ fn main() {
     let n: usize = value("--questions").and_then(|text| text.parse().ok()).unwrap_or(1_000);
     // Each of the shop's 12 services is there so often.
     let copies: u64 = value("--copies").and_then(|text| text.parse().ok()).unwrap_or(5);
+    let hours: u64 = value("--hours").and_then(|text| text.parse().ok()).unwrap_or(720);
+    let length_of_all = hours * HOUR;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let end = Clock::system().now();
     let began = instant();
-    let (query, store) = filled(dir.path(), spans, copies, end);
+    let (query, store) = filled(dir.path(), spans, copies, TimeRange { start: UnixNanos(end.0 - length_of_all), end });
     println!("spans                                  {spans}, made in {:.0} s", began.elapsed().as_secs_f64());
     println!("partitions                             {}", store.partitions().len());
     println!("bytes per span                         {:.1}", store.disk_bytes() as f64 / spans as f64);
-    let start = UnixNanos(end.0 - SPAN_DAYS * DAY);
+    let start = UnixNanos(end.0 - length_of_all);
     let mut random = Random(7);
     let window = |random: &mut Random| {
         // Evenly over the orders of magnitude from 10 minutes to 30 days.
         let length = (600.0 * 4_320_f64.powf(random.below(1_000) as f64 / 1_000.0)) as u64 * 1_000_000_000;
-        let from = start.0 + random.below(SPAN_DAYS * DAY - length.min(SPAN_DAYS * DAY - 1));
+        let from = start.0 + random.below(length_of_all - length.min(length_of_all - 1));
         TimeRange { start: UnixNanos(from), end: UnixNanos(from + length) }
     };
     let quantiles = |list: &[f64]| list.iter().map(|q| Quantile::try_from(*q).expect("between 0 and 1")).collect();
@@ -112,7 +117,7 @@ fn main() {
     });
     for exemplars_max in [0, 1, 3] {
         run(&format!("heatmap of 24 h, {exemplars_max} exemplars, ms"), &mut |random| {
-            let from = start.0 + random.below((SPAN_DAYS - 1) * DAY);
+            let from = start.0 + random.below(length_of_all.saturating_sub(DAY));
             let heatmap = HeatmapQuestion {
                 service: question(random, TimeRange::ALL, 0).service,
                 namespace: None,
@@ -124,7 +129,39 @@ fn main() {
             let _answer = query.heatmap(&heatmap).expect("it is stored");
         });
     }
+    for (panel, text) in PANELS.iter().enumerate() {
+        run(&format!("dashboard, panel {}, ms", panel + 1), &mut |random| {
+            refresh(&query, &[text], end, random.below(60));
+        });
+    }
+    run("dashboard of 12 panels, ms", &mut |random| refresh(&query, &PANELS, end, random.below(60)));
     println!("resident now, at most, MiB             {} / {}", memory_mib("VmRSS"), memory_mib("VmHWM"));
+}
+
+/// What a dashboard of one service and of all asks.
+const PANELS: [&str; 12] = [
+    "sum by (service) (rate(traces_spanmetrics_calls_total[40s]))",
+    "sum by (service) (rate(traces_spanmetrics_calls_total{status_code=\"STATUS_CODE_ERROR\"}[40s]))",
+    "sum(rate(traces_spanmetrics_calls_total[40s]))",
+    "topk(5, sum by (span_name) (rate(traces_spanmetrics_calls_total{span_kind=\"SPAN_KIND_SERVER\"}[40s])))",
+    "histogram_quantile(0.99, sum by (service) (rate(traces_spanmetrics_latency{span_kind=\"SPAN_KIND_SERVER\"}[40s])))",
+    "histogram_quantile(0.95, sum by (le) (rate(traces_spanmetrics_latency_bucket{service=\"checkout-1\"}[40s])))",
+    "sum by (le) (rate(traces_spanmetrics_latency_bucket{service=\"checkout-1\"}[40s]))",
+    "sum(rate(traces_spanmetrics_latency{service=\"checkout-1\"}[40s]))",
+    "sum by (span_name) (rate(traces_spanmetrics_calls_total{service=\"checkout-1\"}[40s]))",
+    "sum(rate(traces_spanmetrics_latency_sum{service=\"checkout-1\"}[40s])) / sum(rate(traces_spanmetrics_latency_count{service=\"checkout-1\"}[40s]))",
+    "sum by (client, server) (rate(traces_service_graph_request_total[40s]))",
+    "sum by (client, server) (rate(traces_service_graph_request_failed_total[40s]))",
+];
+
+/// Asks for six hours up to some steps before `end`.
+fn refresh(query: &Query, panels: &[&str], end: UnixNanos, steps_before: u64) {
+    let end = i64::try_from(end.0 / 20_000_000_000 - steps_before).expect("not in the far future") * 20_000;
+    for panel in panels {
+        let parsed: PromQuery = panel.parse().expect("PromQL");
+        let instants = Instants::Range { start: end - 6 * 3_600_000, end, step: 20_000 };
+        let _answer = query.promql(&parsed, instants).expect("it is stored");
+    }
 }
 
 fn memory_mib(what: &str) -> u64 {
@@ -133,7 +170,7 @@ fn memory_mib(what: &str) -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn filled(dir: &std::path::Path, spans: u64, copies: u64, end: UnixNanos) -> (Query, Arc<Store>) {
+fn filled(dir: &std::path::Path, spans: u64, copies: u64, range: TimeRange) -> (Query, Arc<Store>) {
     let config = StoreConfig::keeping_all(dir);
     let (clock, counters) = (Clock::system(), Arc::new(Counters::default()));
     let store = Arc::new(Store::open(config, clock.clone(), Arc::clone(&counters)).expect("a fresh directory opens"));
@@ -141,11 +178,11 @@ fn filled(dir: &std::path::Path, spans: u64, copies: u64, end: UnixNanos) -> (Qu
     let mut ring = PreEncoded::new(1, 272, Grouping::Collector);
     let requests = spans.div_ceil(512);
     for request in 0..requests {
-        let at = UnixNanos(end.0 - SPAN_DAYS * DAY + SPAN_DAYS * DAY / requests * request);
+        let at = UnixNanos(range.start.0 + (range.end.0 - range.start.0) / requests * request);
         let body = ring.next(at).to_vec();
         let mut batch: SpanBatch = decode(body, &DecodeOptions::default()).expect("good spans").batch;
         rename(&mut batch, request % copies);
-        store.push([(request + 1, end, Arc::new(batch))]);
+        store.push([(request + 1, range.end, Arc::new(batch))]);
         if (request + 1) % REQUESTS_PER_BLOCK == 0 {
             let frozen = store.freeze(&partition).expect("the head holds spans");
             let _done = store.checkpoint(&frozen).expect("the disk works");

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::api::access::AccessSettings;
 use crate::api::listen::{ConnectionLimits, TlsFiles};
+use crate::feed::RemoteWrite;
 use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
@@ -88,6 +89,12 @@ pub struct RawConfig {
     /// Address for Zipkin v2 spans over HTTP, such as 127.0.0.1:9411 [default: off]
     #[arg(long, env = "SPANDREL_ZIPKIN", value_name = "ADDR")]
     pub zipkin: Option<String>,
+    /// Where span metrics are written to by remote write 1.0, such as http://127.0.0.1:9090/api/v1/write [default: nowhere]
+    #[arg(long, env = "SPANDREL_REMOTE_WRITE", value_name = "URL")]
+    pub remote_write: Option<String>,
+    /// File with the token for it (`Authorization: Bearer`), read again for every request [default: none]
+    #[arg(long, env = "SPANDREL_REMOTE_WRITE_TOKEN", value_name = "FILE")]
+    pub remote_write_token: Option<PathBuf>,
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
@@ -201,6 +208,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Who may do what.
     pub access: AccessSettings,
+    /// Where span metrics are written to.
+    pub remote_write: Option<RemoteWrite>,
     /// Bounds of connections.
     pub connections: ConnectionLimits,
     /// Zipkin v2 over HTTP; off when `None`.
@@ -282,6 +291,8 @@ impl RawConfig {
             peel_dimensions: self.peel_dimensions.or(fallback.peel_dimensions),
             entry_spans: self.entry_spans.or(fallback.entry_spans),
             zipkin: self.zipkin.or(fallback.zipkin),
+            remote_write: self.remote_write.or(fallback.remote_write),
+            remote_write_token: self.remote_write_token.or(fallback.remote_write_token),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
                 Some(own) => Some(own.or(fallback.retention)),
@@ -338,6 +349,7 @@ impl RawConfig {
         let http = address("http", self.http.as_deref(), "127.0.0.1:3200")?;
         let tls = tls(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_client_crl)?;
         let access = AccessSettings { tokens: self.tokens, cors_origins: self.cors_origins.unwrap_or_default() };
+        let remote_write = remote_write(self.remote_write, self.remote_write_token)?;
         let zipkin = self.zipkin.map(|text| address("zipkin", Some(&text), "")).transpose()?;
         if !self.allow_open_bind.unwrap_or(false) {
             let ports = [("otlp-grpc", otlp_grpc), ("otlp-http", otlp_http), ("http", http)];
@@ -360,6 +372,7 @@ impl RawConfig {
             zipkin,
             tls,
             access,
+            remote_write,
             connections,
             body_bytes_max: bytes(body_bytes_max),
             ingest,
@@ -384,6 +397,17 @@ fn bad(key: &'static str, value: &str, expected: &'static str) -> ConfigError {
 fn address(key: &'static str, text: Option<&str>, default: &str) -> Result<SocketAddr, ConfigError> {
     let text = text.unwrap_or(default);
     text.parse().map_err(|_| bad(key, text, "an IP address with a port, such as 127.0.0.1:4317"))
+}
+
+fn remote_write(url: Option<String>, token_file: Option<PathBuf>) -> Result<Option<RemoteWrite>, ConfigError> {
+    match (url, token_file) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(ConfigError::Conflict("remote-write-token needs remote-write".to_owned())),
+        (Some(url), _) if !url.starts_with("http://") && !url.starts_with("https://") => {
+            Err(bad("remote-write", &url, "the address of a receiver, such as http://127.0.0.1:9090/api/v1/write"))
+        }
+        (Some(url), token_file) => Ok(Some(RemoteWrite { url, token_file })),
+    }
 }
 
 fn tls(

@@ -8,6 +8,7 @@ pub mod block;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod feed;
 pub mod ingest;
 pub mod journal;
 pub mod latency;

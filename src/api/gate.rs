@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use super::access::Scope;
 use super::cors::{self, Verdict};
 use super::refusal::Refusal;
-use super::{Doors, tempo};
+use super::{Doors, prometheus, tempo};
 
 /// How a port refuses.
 pub(super) type Refuse = fn(&HeaderMap, &Refusal) -> Response;
@@ -68,9 +68,10 @@ async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Respons
 }
 
 impl Gate {
-    /// gRPC asks by POST, too.
+    /// gRPC and Prometheus ask by POST, too.
     fn changes(&self, request: &Request) -> bool {
-        !self.for_pages && !request.method().is_safe() && !tempo::only_asks(request.uri().path())
+        let path = request.uri().path();
+        !self.for_pages && !request.method().is_safe() && !tempo::only_asks(path) && !prometheus::only_asks(path)
     }
 
     async fn guarded(&self, request: Request, next: Next) -> Response {

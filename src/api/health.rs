@@ -1,7 +1,9 @@
 //! `/healthz` (the process answers), `/ready` (requests are stored and answered), `/metrics` (OpenMetrics).
 
+use std::collections::HashSet;
+
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -72,17 +74,43 @@ async fn ready(State(doors): State<Doors>) -> Response {
     (status, Json(readiness)).into_response()
 }
 
-async fn metrics(State(doors): State<Doors>) -> Response {
+async fn metrics(State(doors): State<Doors>, headers: HeaderMap) -> Response {
     let mut registry = Registry::with_prefix("spandrel");
     registry.register_collector(Box::new(OwnMetrics(doors)));
     let mut body = String::new();
     match prometheus_client::encoding::text::encode(&mut body, &registry) {
+        Ok(()) if wants_classic(&headers) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], classic(&body)).into_response()
+        }
         Ok(()) => {
             let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, content_type)], body).into_response()
         }
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// Who asks for plain text alone reads no OpenMetrics.
+fn wants_classic(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.contains("text/plain") && !accept.contains("openmetrics")
+}
+
+/// The same in the older text format: a counter's family is called as its values are, with `_total`.
+fn classic(open_metrics: &str) -> String {
+    let types = open_metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"));
+    let counters: HashSet<&str> = types.collect();
+    let mut out = String::new();
+    for line in open_metrics.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT")) {
+        let mut words = line.splitn(4, ' ');
+        match [(); 4].map(|()| words.next().unwrap_or_default()) {
+            ["#", what, family, rest] if counters.contains(family) => {
+                out.extend(["# ", what, " ", family, "_total ", rest, "\n"]);
+            }
+            _ => out.extend([line, "\n"]),
+        }
+    }
+    out
 }
 
 #[derive(Debug)]
@@ -210,4 +238,22 @@ fn write_agents(
     let help = "Export requests by the exporter's User-Agent.";
     let encoder = encoder.encode_descriptor("ingest_requests_by_agent", help, None, MetricType::Counter)?;
     family.encode(encoder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_for_who_asks_for_it_alone_and_names_counters_as_their_values() {
+        let accepted = |accept: &'static str| HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+        assert!(wants_classic(&accepted("text/plain;version=0.0.4;q=1,*/*;q=0.1")));
+        assert!(!wants_classic(&accepted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")));
+        assert!(!wants_classic(&accepted("*/*")) && !wants_classic(&HeaderMap::new()));
+        let open = "# HELP a_seconds Time in it.\n# TYPE a_seconds counter\n# UNIT a_seconds seconds\na_seconds_total 1.5\n\
+                    # HELP b How many.\n# TYPE b gauge\nb{c=\"d e f\"} 2\n# EOF\n";
+        let text = "# HELP a_seconds_total Time in it.\n# TYPE a_seconds_total counter\na_seconds_total 1.5\n\
+                    # HELP b How many.\n# TYPE b gauge\nb{c=\"d e f\"} 2\n";
+        assert_eq!(classic(open), text);
+    }
 }

@@ -15,8 +15,10 @@ mod native;
 mod open_params;
 mod otlp;
 mod params;
+mod prometheus;
 mod refusal;
 mod shown;
+mod span_metrics;
 mod tempo;
 #[cfg(test)]
 mod tests;
@@ -32,11 +34,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
 use crate::clock;
 use crate::ingest::Ingest;
+use crate::query::promql::totals::Totals;
 use crate::query::{Query, QueryError};
 use crate::telemetry::Counters;
 
@@ -60,6 +64,8 @@ pub struct Doors {
     export_slots: Arc<Semaphore>,
     access: Arc<Access>,
     hourly: Arc<Hourly>,
+    /// What `/metrics/spans` has counted.
+    totals: Arc<Mutex<Totals>>,
     body_bytes_max: usize,
     body_stalls_within: Duration,
 }
@@ -82,6 +88,7 @@ impl Doors {
         access: Access,
         bodies: BodyLimits,
     ) -> Self {
+        let totals = Totals::since(prometheus::millis(query.now()));
         Self {
             ingest,
             query,
@@ -90,6 +97,7 @@ impl Doors {
             export_slots: Arc::new(Semaphore::new(EXPORTS_AT_ONCE)),
             access: Arc::new(access),
             hourly: Arc::default(),
+            totals: Arc::new(Mutex::new(totals)),
             body_bytes_max: bodies.bytes_max,
             body_stalls_within: bodies.stalls_within,
         }
@@ -104,6 +112,8 @@ impl Doors {
     pub fn query(&self) -> Router {
         let router = native::router()
             .merge(tempo::router())
+            .merge(prometheus::router())
+            .merge(span_metrics::router())
             .merge(jaeger::router())
             .merge(zipkin_query::router())
             .merge(health::router())

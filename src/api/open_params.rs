@@ -18,6 +18,14 @@ impl OpenParams {
         Ok(Self(query.0.into_iter().filter(|(_, value)| !value.is_empty()).collect()))
     }
 
+    /// Those of an address, and of a form in the body.
+    pub(super) fn of_form(uri: &Uri, body: &[u8]) -> Result<Self, BadParameter> {
+        let mut params = Self::of(uri)?;
+        let of_body = form_urlencoded::parse(body).filter(|(_, value)| !value.is_empty());
+        params.0.extend(of_body.map(|(name, value)| (name.into_owned(), value.into_owned())));
+        Ok(params)
+    }
+
     /// The first value of `name`.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())

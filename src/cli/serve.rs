@@ -18,6 +18,7 @@ use crate::api::listen::{Listeners, Tls};
 use crate::api::{BodyLimits, Doors};
 use crate::clock::Clock;
 use crate::config::{Config, RawConfig};
+use crate::feed::Feed;
 use crate::ingest::{Ingest, Running};
 use crate::journal::{Durability, RealDisk};
 use crate::query::Query;
@@ -59,6 +60,7 @@ pub struct Server {
     listeners: Vec<JoinHandle<()>>,
     ingest: Arc<Ingest>,
     running: Running,
+    feed: Option<Feed>,
     /// Where it listens, also when port 0 was asked for.
     pub addresses: Addresses,
 }
@@ -118,14 +120,16 @@ impl Server {
         let http = listen("http", config.http, doors.query())?;
         let zipkin = config.zipkin.map(|address| listen("zipkin", address, doors.zipkin())).transpose()?;
         let addresses = Addresses { otlp_grpc, otlp_http, http, zipkin };
+        let data_dir = config.store.data_dir.clone();
         let store = Arc::new(Store::open(config.store, clock, counters)?);
         let running = ingest.start(&store)?;
         query.attach(store);
+        let feed = config.remote_write.map(|settings| Feed::start(settings, &data_dir, query)).transpose()?;
         if ingest.durability() == Durability::Relaxed {
             tracing::warn!("durability is relaxed: a power cut loses what was acknowledged last");
         }
         tracing::info!("ready");
-        Ok(Self { runtime, stop, listeners, ingest, running, addresses })
+        Ok(Self { runtime, stop, listeners, ingest, running, feed, addresses })
     }
 
     /// Finishes the replies in flight, writes what is in memory into a block, and lets go of everything.
@@ -137,6 +141,9 @@ impl Server {
                 let _late_or_failed = tokio::time::timeout_at(deadline, listener).await;
             }
         });
+        if let Some(feed) = self.feed {
+            feed.stop();
+        }
         self.ingest.stop(self.running);
         self.runtime.shutdown_timeout(Duration::from_millis(500));
         tracing::info!("stopped");

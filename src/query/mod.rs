@@ -16,6 +16,7 @@ mod metrics;
 mod operations;
 mod percentile;
 mod pins;
+pub mod promql;
 mod rank;
 mod rows;
 mod search;

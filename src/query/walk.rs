@@ -25,6 +25,14 @@ pub(super) enum Slots {
 }
 
 impl Slots {
+    /// Where no shorter slots are left than these.
+    fn left(self, finest: Resolution) -> Self {
+        match self {
+            Self::Fewest => self,
+            Self::Of(resolution) => Self::Of(resolution.max(finest)),
+        }
+    }
+
     fn of(self, range: TimeRange) -> Vec<(Resolution, Range<Slot>)> {
         match self {
             Self::Fewest => cover(range),
@@ -288,11 +296,12 @@ impl Walk<'_> {
     ) -> Result<(), StoreError> {
         let keys = open.rollup_series()?;
         let wanted = Wanted { chosen: visitor.choose(&keys), keys, base };
-        let mut range = clipped(self.range, manifest);
+        let (mut range, mut wanted_slots) = (clipped(self.range, manifest), self.slots);
         if let Some(finest) = manifest.finest.filter(|_| has_left) {
             range = self.widened(range, finest, manifest);
+            wanted_slots = wanted_slots.left(finest);
         }
-        for (resolution, slots) in self.slots.of(range) {
+        for (resolution, slots) in wanted_slots.of(range) {
             // What has left is found nowhere.
             let n = slots.end.0.saturating_sub(slots.start.0);
             let first = (!has_left).then(|| self.places.number(LedSlots::Rollup(resolution, slots.start), n));

@@ -1,0 +1,239 @@
+//! What the series of a metric counted between given instants: slots of blocks and roll-ups, rows of the heads.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::block::ServiceCount;
+use crate::latency::{Exemplar, SlotLatency, counting_instant};
+use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, UnixNanos};
+use crate::store::{HeadPart, SeriesList};
+
+use super::super::walk::{Places, SlotAt, Visitor};
+use super::PromError;
+use super::catalogue::{Part, Subject};
+use super::eval::{POINTS_HELD_MAX, too_much};
+use super::labels::Labels;
+use super::pile::Pile;
+
+/// Which stored series count, and under which labels; `None` leaves one out.
+pub(super) type LabelsOf<'a> = &'a dyn Fn(&SeriesKey<'_>) -> Option<Labels>;
+
+/// What is kept of each interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Whether spans that failed are counted alone.
+    pub(super) only_failed: bool,
+    pub(super) histograms: bool,
+    pub(super) exemplars: bool,
+}
+
+impl Kept {
+    pub(super) fn of(part: Part) -> Self {
+        Self {
+            only_failed: part == Part::Failed,
+            histograms: matches!(part, Part::Histogram | Part::Buckets),
+            exemplars: false,
+        }
+    }
+}
+
+/// What one series counted.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) labels: Labels,
+    /// By interval.
+    pub(super) counts: Vec<u64>,
+    /// By interval, where those that failed are counted alone: with the others.
+    pub(super) all: Vec<u64>,
+    /// By interval, in nanoseconds.
+    pub(super) sums: Vec<u128>,
+    /// By interval, if wanted.
+    pub(super) histograms: Vec<Option<Pile>>,
+    /// Of all intervals, if wanted.
+    pub(super) exemplars: Vec<Exemplar>,
+}
+
+impl Counted {
+    /// By interval, whether they failed or not: a series is there from the first of them on.
+    pub(super) fn seen(&self) -> &[u64] {
+        if self.all.is_empty() { &self.counts } else { &self.all }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Counts while a store is walked through.
+pub(super) struct Counting<'a> {
+    subject: Subject,
+    labels_of: LabelsOf<'a>,
+    kept: Kept,
+    /// Intervals begin at these, ascending; the last one ends the last interval.
+    cuts: Vec<UnixNanos>,
+    /// Slots that begin before are left out: those of roll-ups may reach into a window, and are counted in the one before.
+    pub(super) from: UnixNanos,
+    series: Vec<Counted>,
+    /// Entries of all histograms.
+    held: usize,
+    numbers: HashMap<Labels, usize>,
+    known: HashMap<Arc<SeriesKey<'static>>, Option<usize>>,
+    /// Of the series that were chosen last.
+    chosen: Vec<usize>,
+}
+
+impl<'a> Counting<'a> {
+    pub(super) fn new(subject: Subject, labels_of: LabelsOf<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
+        let (series, held, numbers, known, chosen) = Default::default();
+        Self { subject, labels_of, kept, cuts, from: UnixNanos(0), series, held, numbers, known, chosen }
+    }
+
+    /// What was counted.
+    ///
+    /// # Errors
+    /// `TooMuch`.
+    pub(super) fn counted(self) -> Result<Vec<Counted>, PromError> {
+        if self.is_full() { Err(too_much()) } else { Ok(self.series) }
+    }
+
+    /// Whether there is no room for more: what follows is not counted any more.
+    fn is_full(&self) -> bool {
+        let intervals = self.series.len().saturating_mul(self.cuts.len());
+        POINTS_HELD_MAX < self.held.max(intervals)
+    }
+
+    /// The number of the series that a stored one counts in.
+    fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
+        if self.is_full() {
+            return None;
+        }
+        let labels = (self.labels_of)(key)?;
+        let n = self.cuts.len().saturating_sub(1);
+        let next = self.series.len();
+        let number = *self.numbers.entry(labels).or_insert_with_key(|labels| {
+            self.series.push(Counted {
+                labels: labels.clone(),
+                counts: vec![0; n],
+                all: if self.kept.only_failed { vec![0; n] } else { Vec::new() },
+                sums: vec![0; n],
+                histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
+                exemplars: Vec::new(),
+            });
+            next
+        });
+        Some(number)
+    }
+
+    fn interval(&self, at: UnixNanos) -> Option<usize> {
+        let interval = self.cuts.partition_point(|cut| *cut <= at).checked_sub(1)?;
+        (interval + 1 < self.cuts.len()).then_some(interval)
+    }
+
+    fn add(&mut self, number: usize, at: UnixNanos, status: SpanStatus, latency: &SlotLatency) {
+        let (Some(interval), kept) = (self.interval(at), self.kept) else { return };
+        if self.is_full() {
+            return;
+        }
+        let Some(series) = self.series.get_mut(number) else { return };
+        if let Some(all) = series.all.get_mut(interval) {
+            *all += latency.histogram.count();
+        }
+        if kept.only_failed && status != SpanStatus::Error {
+            return;
+        }
+        if let (Some(count), Some(sum)) = (series.counts.get_mut(interval), series.sums.get_mut(interval)) {
+            *count += latency.histogram.count();
+            *sum += latency.histogram.sum_ns();
+        }
+        if let Some(histogram) = series.histograms.get_mut(interval) {
+            let held = histogram.get_or_insert_default().add(&latency.histogram);
+            self.held = self.held.saturating_add_signed(held);
+        }
+        if kept.exemplars {
+            series.exemplars.extend_from_slice(&latency.exemplars);
+        }
+    }
+
+    /// One span or call of a head.
+    pub(super) fn add_one(
+        &mut self,
+        key: &SeriesKey<'_>,
+        at: UnixNanos,
+        latency: DurationNanos,
+        place: Option<(u32, u32)>,
+    ) {
+        let Some(number) = self.number(key) else { return };
+        self.add_numbered(number, at, key.status, latency, place);
+    }
+
+    fn add_numbered(
+        &mut self,
+        number: usize,
+        at: UnixNanos,
+        status: SpanStatus,
+        latency: DurationNanos,
+        place: Option<(u32, u32)>,
+    ) {
+        let mut slot = SlotLatency::default();
+        slot.histogram.record(latency);
+        slot.exemplars.extend(place.map(|(block, row)| Exemplar { latency, block, row }));
+        self.add(number, at, status, &slot);
+    }
+
+    /// The spans of the heads, each once.
+    pub(super) fn heads(
+        &mut self,
+        heads: &[HeadPart],
+        key_of: &dyn Fn(&crate::model::SpanBatch, &crate::model::Span) -> SeriesKey<'static>,
+        places: &mut Places,
+    ) {
+        let mut seen: HashSet<SpanKey> = HashSet::new();
+        for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
+            let block = places.add_head(batch, head.horizon);
+            // Spans that look the same from the outside are of one series.
+            let mut looks: HashMap<(u32, &[u8], SpanKind, SpanStatus), Option<usize>> = HashMap::new();
+            for (row, span) in (0..).zip(&batch.spans) {
+                let at = counting_instant(span.start_time_unix_nano, head.horizon);
+                let Some(latency) = span.latency().filter(|_| self.interval(at).is_some()) else { continue };
+                let (kind, status) = (SpanKind::from(span.kind), SpanStatus::from(span.status_code));
+                let look = (span.scope, batch.text(span.name), kind, status);
+                let number = *looks.entry(look).or_insert_with(|| self.number(&key_of(batch, span)));
+                if let Some(number) = number.filter(|_| seen.insert(span.key())) {
+                    self.add_numbered(number, at, status, latency, Some((block, row)));
+                }
+            }
+        }
+    }
+}
+
+impl Visitor for Counting<'_> {
+    fn among(&mut self, services: &[ServiceCount]) -> bool {
+        // The ends of a call need not be services that send spans.
+        self.subject != Subject::Spans || !services.is_empty()
+    }
+
+    fn choose(&mut self, series: &SeriesList) -> Vec<u32> {
+        let mut numbers = Vec::new();
+        self.chosen.clear();
+        for (at, key) in (0..).zip(series.iter()) {
+            let number = if let Some(known) = self.known.get(key) {
+                *known
+            } else {
+                let number = self.number(key);
+                let _new = self.known.insert(Arc::clone(key), number);
+                number
+            };
+            if let Some(number) = number {
+                numbers.push(at);
+                self.chosen.push(number);
+            }
+        }
+        numbers
+    }
+
+    fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency) {
+        if let Some(number) = self.chosen.get(chosen).copied().filter(|_| self.from <= at.start) {
+            self.add(number, at.start, key.status, latency);
+        }
+    }
+}
