@@ -33,7 +33,7 @@ const BEHIND_MAX: Millis = 2 * 3_600_000;
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// Between attempts, doubled each time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// Where to write.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use super::counted::{Counted, Kept};
 use super::exemplars::PromExemplar;
 use super::histogram::{BOUNDS, N_BOUNDS, bound_of, bounds_secs, exponential_bucket};
 use super::labels::Labels;
+use super::pile::Pile;
 use super::series::Millis;
 use super::stored::{Stored, edge, millis_of};
 use crate::latency::Exemplar;
@@ -61,7 +62,7 @@ impl Total {
     fn add(&mut self, counted: &Counted) {
         self.count += counted.total();
         self.sum_ns += counted.sums.iter().sum::<u128>();
-        for (bucket, count) in counted.histograms.iter().flatten().flat_map(|histogram| histogram.entries()) {
+        for (bucket, count) in counted.histograms.iter().flatten().flat_map(Pile::entries) {
             if let Some(octave) = self.octaves.get_mut(bound_of(bucket.high()).div_ceil(8).min(N_OCTAVES - 1)) {
                 *octave += count;
             }
