@@ -4,7 +4,7 @@
 //! data/remote-write     "spandrel-remote-write 1\n<milliseconds>\n": every edge up to it was taken, or given up
 //! ```
 //! What is sent is counted from what is stored, so there is no queue: after an outage or a restart the edges that are due are
-//! counted then, a step at a time, up to `BEHIND_MAX` back. A restart begins with counters at 0, as that of any other program
+//! counted then, a step at a time from `BEHIND_MAX` back, and everything before that in one. A restart begins with counters at 0, as that of any other program
 //! does; nothing between the last edge and the next is missed.
 
 mod position;
@@ -95,6 +95,11 @@ impl Feed {
     }
 }
 
+/// The next edge to write a sample of: the next one of all, or that after which little is behind.
+fn next_edge(until: Millis, due: Millis) -> Millis {
+    ((until / STEP + 1) * STEP).max(due.saturating_sub(BEHIND_MAX) / STEP * STEP)
+}
+
 fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WITHIN)).http_status_as_error(false);
     config.build().into()
@@ -119,12 +124,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn run(&self) {
-        let now = self.now();
-        let began = self.position.read().unwrap_or_else(|| Totals::due(now));
-        let mut totals = Totals::since(began.max(Totals::due(now).saturating_sub(BEHIND_MAX)));
+        let mut totals = Totals::since(self.position.read().unwrap_or_else(|| Totals::due(self.now())));
         loop {
             let due = Totals::due(self.now());
-            let next = (totals.until / STEP + 1) * STEP;
+            let next = next_edge(totals.until, due);
             if due < next {
                 let wait = Duration::from_millis(u64::try_from(next - due).unwrap_or(1_000));
                 if self.waiting.wait(wait) {
@@ -212,5 +215,20 @@ impl Writer<'_> {
             }
             Err(error) => Outcome::Failed(with_causes(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_follow_each_other_and_what_is_far_behind_is_one_step() {
+        assert_eq!(next_edge(0, 40_000), 30_000);
+        assert_eq!(next_edge(30_000, 40_000), 60_000);
+        assert_eq!(next_edge(10_000, 40_000), 30_000, "a restart begins at any edge of a slot");
+        let due = 100 * 3_600_000 + 10_000;
+        assert_eq!(next_edge(30_000, due), 98 * 3_600_000);
+        assert_eq!(next_edge(98 * 3_600_000, due), 98 * 3_600_000 + STEP);
     }
 }
