@@ -122,7 +122,7 @@ fn health_status_and_the_page_answer() {
     let page = server.get("/");
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; script-src 'self'"));
     assert!(page.text().contains("/ui/app.js") && server.get("/ui/app.js").status == 200);
-    let unknown = server.get("/api/v1/query");
+    let unknown = server.get("/api/v1/no-such");
     assert!(unknown.status == 404 && !unknown.text().contains('<'), "never HTML for an API path");
 }
 
