@@ -468,3 +468,27 @@ fn a_block_without_a_skip_index_is_passed_by_for_nothing() {
     assert_eq!(index.groups(None, Some(DurationNanos(u64::MAX))), [true]);
     assert!(index.series_of_services(|_| true).is_none());
 }
+
+#[test]
+fn a_block_with_too_many_texts_is_passed_by_for_none_of_them() {
+    let mut batch = SpanBatch::default();
+    let key = batch.push_bytes(b"key").unwrap();
+    // Each has as many texts as a span may have.
+    for span in 0..520_u64 {
+        let start = u32::try_from(batch.attributes.len()).unwrap();
+        for no in 0..1_024_u64 {
+            let text = batch.push_bytes(&(span * 1_024 + no).to_be_bytes()).unwrap();
+            batch.attributes.push(crate::model::Attribute { key, value: Value::String(text) });
+        }
+        let span_id = SpanId((span + 1).to_be_bytes());
+        let attributes = crate::model::Rows { start, len: 1_024 };
+        batch.spans.push(crate::model::Span { span_id, attributes, ..crate::model::Span::default() });
+    }
+    let (_, encoded) = write(&shared(vec![batch]));
+    let block = Block::open(&encoded.sections).unwrap();
+    let seems_there =
+        |text: &[u8]| block.skip_index(&encoded.sections).may_have_text(AttributeOwner::Span, b"key", text);
+    assert!(seems_there(&531_000_u64.to_be_bytes()).unwrap() && seems_there(b"nobody sent this").unwrap());
+    let section = encoded.sections.iter().find(|(section, _)| *section == SectionId::SKIP).unwrap();
+    assert!(section.1.len() < 256, "it takes no room either");
+}

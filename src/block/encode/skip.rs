@@ -38,6 +38,11 @@ pub(super) fn skip_index(spans: &[Located<'_>], survey: &Survey<'_>, packer: &mu
 }
 
 fn put_lines(out: &mut Vec<u8>, hashes: &Hashes) {
+    if TEXTS_MAX <= hashes.len() {
+        // Any text seems to be there.
+        out.extend_from_slice(&[u8::MAX; LINE_BYTES]);
+        return;
+    }
     let n_lines = (hashes.len() * BITS_PER_TEXT).div_ceil(LINE_BYTES * 8);
     let start = out.len();
     out.resize(start + n_lines * LINE_BYTES, 0);
@@ -56,6 +61,9 @@ type Hashes = HashSet<u64, BuildHasherDefault<AsIs>>;
 /// Hashes that were met lately, by their lowest bits: most texts are few that come again and again, and looking there costs
 /// less than a look into the set of all.
 const RECENT: usize = 4_096;
+/// More different texts than these, eight for each span of a full block, are not told apart: who sends attributes without end
+/// must not take memory without end.
+const TEXTS_MAX: usize = 1 << 19;
 
 /// The texts of all attributes.
 struct Texts {
@@ -96,7 +104,7 @@ impl Texts {
                 Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) | Value::Bytes(_) => continue,
             };
             let place = usize::try_from(hash).unwrap_or(0) % RECENT;
-            if self.recent.get(place) != Some(&hash) {
+            if self.recent.get(place) != Some(&hash) && self.hashes.len() < TEXTS_MAX {
                 let _known = self.hashes.insert(hash);
                 if let Some(recent) = self.recent.get_mut(place) {
                     *recent = hash;
