@@ -61,9 +61,9 @@ type Hashes = HashSet<u64, BuildHasherDefault<AsIs>>;
 /// Hashes that were met lately, by their lowest bits: most texts are few that come again and again, and looking there costs
 /// less than a look into the set of all.
 const RECENT: usize = 4_096;
-/// More different texts than these, eight for each span of a full block, are not told apart: who sends attributes without end
+/// More different texts than these, four for each span of a full block, are not told apart: who sends attributes without end
 /// must not take memory without end.
-const TEXTS_MAX: usize = 1 << 19;
+const TEXTS_MAX: usize = 1 << 18;
 
 /// The texts of all attributes.
 struct Texts {
