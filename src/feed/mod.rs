@@ -12,7 +12,6 @@ mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -55,7 +54,6 @@ pub struct Feed {
 struct Waiting {
     stopping: Mutex<bool>,
     changed: Condvar,
-    ended: AtomicBool,
 }
 
 impl Waiting {
@@ -80,7 +78,6 @@ impl Feed {
         let of_thread = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("spandrel-feed".to_owned()).spawn(move || {
             Writer { settings, position, query, waiting: &of_thread, agent: agent() }.run();
-            of_thread.ended.store(true, Ordering::SeqCst);
         })?;
         Ok(Self { waiting, thread })
     }

@@ -157,15 +157,7 @@ fn jaeger_02_operations_are_the_same_in_heads_in_blocks_and_in_roll_ups() {
     }
     let expected = envelope((0..60).map(|no| format!("op {no:02}")).collect::<Vec<String>>());
     assert_eq!(server.json("/jaeger/api/services/many/operations"), expected);
-    let is_sealed = || {
-        let status = server.json("/spandrel/v1/status");
-        status["partitions"].as_array().expect("a list").iter().any(|partition| partition["sealed"] == true)
-    };
-    let began = std::time::Instant::now();
-    while !is_sealed() {
-        assert!(began.elapsed() < std::time::Duration::from_mins(1), "nothing was sealed");
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
+    server.wait_for_sealed();
     assert_eq!(server.json("/jaeger/api/services/many/operations"), expected);
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use self::sent::{
     Counted, Grid, Numbers, Over, Part, SECOND, SPAN_LABELS, Sent, an_hour_ago, answered, ask, assert_same, at_instant,
-    bound_of, bounds, busy_server, counted, edges_nanos, expected, moved, send, spans, wait_for_sealed,
+    bound_of, bounds, busy_server, counted, edges_nanos, expected, moved, send, spans,
 };
 use crate::support::TestServer;
 
@@ -65,7 +65,7 @@ impl Filled {
         let first = an_hour_ago();
         let all = spans(first);
         all.chunks(100).for_each(|some| send(&server, some));
-        wait_for_sealed(&server);
+        server.wait_for_sealed();
         Self { server, all, first: i64::try_from(first / 1_000_000).expect("before the year 292,278,994") }
     }
 

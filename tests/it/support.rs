@@ -96,6 +96,19 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
+    /// Until roll-ups take part in answers.
+    pub(crate) fn wait_for_sealed(&self) {
+        let is_sealed = || {
+            let status = self.json("/spandrel/v1/status");
+            status["partitions"].as_array().expect("a list").iter().any(|partition| partition["sealed"] == true)
+        };
+        let began = std::time::Instant::now();
+        while !is_sealed() {
+            assert!(began.elapsed() < Duration::from_mins(1), "nothing was sealed");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::sent::{
     Counted, Grid, Numbers, Over, Part, SECOND, Sent, an_hour_ago, answered, assert_same, at_instant, busy_server,
-    expected, moved, send, wait_for_sealed,
+    expected, moved, send,
 };
 use crate::support::{Random, TestServer};
 
@@ -131,7 +131,7 @@ impl Related {
             send(&server, &trace.spans);
             spans.append(&mut trace.spans);
         }
-        wait_for_sealed(&server);
+        server.wait_for_sealed();
         Self { server, spans, calls, first: i64::try_from(first / 1_000_000).expect("small") }
     }
 

@@ -85,19 +85,6 @@ pub(crate) fn busy_server() -> TestServer {
     })
 }
 
-/// Until roll-ups take part in answers.
-pub(crate) fn wait_for_sealed(server: &TestServer) {
-    let is_sealed = || {
-        let status = server.json("/spandrel/v1/status");
-        status["partitions"].as_array().expect("a list").iter().any(|partition| partition["sealed"] == true)
-    };
-    let began = std::time::Instant::now();
-    while !is_sealed() {
-        assert!(began.elapsed() < std::time::Duration::from_mins(1), "nothing was sealed");
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-    }
-}
-
 /// An hour ago, at the edge of a minute.
 pub(crate) fn an_hour_ago() -> u64 {
     now().0 / (60 * SECOND) * (60 * SECOND) - 3_600 * SECOND
