@@ -27,4 +27,7 @@ pub use quantile::{Quantile, QuantileAnswer, QuantileOutOfRange};
 pub use slot::{Resolution, Slot, counting_instant};
 pub use slot_latency::SlotLatency;
 pub use sparse::SparseHistogram;
-pub use table::{Damaged, Fetch, ReadError, SlotTableBuilder, SlotTableReader, TableTooLarge};
+pub use table::{
+    Damaged, EachCounts, EachSlot, Fetch, ReadError, SeriesWanted, SlotTableBuilder, SlotTableReader, TableTooLarge,
+    Take,
+};

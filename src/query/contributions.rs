@@ -10,7 +10,7 @@ use crate::model::{Conventions, Family, SeriesKey, SpanStatus, TimeRange, UnixNa
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
 use super::selection::{Grouping, Groups, Selection, Taken, Target};
-use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
+use super::walk::{Depth, Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of};
 
 const OVERFLOW_REASON: &str =
@@ -77,6 +77,10 @@ impl Visitor for Selected<'_> {
             let _said = self.overflowed.insert(NAME_OVERFLOW_REASON);
         }
         self.sink.slot(taken.target(), at, key.status == SpanStatus::Error, latency);
+    }
+
+    fn depth(&self) -> Depth {
+        Depth::Exemplars
     }
 }
 

@@ -10,7 +10,7 @@ use crate::store::{Call, SeriesList};
 use super::ids::{SpanIds, ids_of};
 use super::percentile::Counted;
 use super::tally::Tally;
-use super::walk::{Lead, Places, SlotAt, Slots, Visitor, Walk};
+use super::walk::{Depth, Lead, Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError, coverage_of, whole_slots};
 
 /// What is asked.
@@ -125,6 +125,10 @@ impl Visitor for Edges<'_> {
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, _at: SlotAt, latency: &SlotLatency) {
         let Some(ends) = self.chosen.get(chosen).cloned() else { return };
         self.tally(ends, key.kind).add(latency, key.status == SpanStatus::Error, Lead::NOWHERE);
+    }
+
+    fn depth(&self) -> Depth {
+        if self.question.exemplars_max == 0 { Depth::Histograms } else { Depth::Exemplars }
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::latency::{Bucket, Exemplar, Resolution, Slot, counting_instant, cover};
+use crate::latency::{Bucket, Exemplar, Resolution, SeriesWanted, Slot, SlotLatency, Take, counting_instant, cover};
 use crate::model::{Conventions, DurationNanos, Span, SpanBatch, TimeRange, UnixNanos};
 use crate::store::StoreError;
 
@@ -260,9 +260,12 @@ impl Lookup<'_> {
         let open = &opened.open;
         let taken = self.series_of(&if by_family { open.series(block_no)? } else { open.series_of_rows(block_no)? });
         let mut counted = false;
-        opened.open.block_slots_of(block_no, &taken, slots.clone(), &mut |_, _, latency| {
-            counted |= latency.histogram.contains(bucket);
-        })?;
+        opened.open.block_slots(
+            block_no,
+            &SeriesWanted::Chosen(&taken),
+            slots.clone(),
+            Take::Histograms(&mut |_, _, latency| counted |= latency.histogram.contains(bucket)),
+        )?;
         Ok(counted)
     }
 
@@ -352,7 +355,7 @@ fn slots_with(
 ) -> Result<BTreeMap<Slot, Hit>, StoreError> {
     let mut hits: BTreeMap<Slot, Hit> = BTreeMap::new();
     for window in rollup_windows(resolution, slots) {
-        opened.open.rollup(window).read_chosen(taken, slots.clone(), &mut |_, slot, latency| {
+        let mut each = |_: u32, slot, latency: &mut SlotLatency| {
             if latency.histogram.contains(bucket) {
                 let hit = hits.entry(slot).or_default();
                 hit.blocks.extend(latency.exemplars.iter().map(|one| u64::from(one.block)));
@@ -360,7 +363,9 @@ fn slots_with(
                 let kept = latency.exemplars.iter().rfind(|one| one.bucket() == bucket);
                 hit.kept = hit.kept.max(kept.copied());
             }
-        })?;
+        };
+        let wanted = SeriesWanted::Chosen(taken);
+        opened.open.rollup(window).read(&wanted, slots.clone(), Take::Exemplars(&mut each))?;
     }
     Ok(hits)
 }

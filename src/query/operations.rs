@@ -8,7 +8,7 @@ use crate::limits::OVERFLOW;
 use crate::model::{Connection, SeriesKey, SpanKind, TimeRange};
 use crate::store::SeriesList;
 
-use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
+use super::walk::{Depth, Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, GraphQuestion, Query, QueryError, coverage_of};
 
 /// Names of one answer; a sealed partition keeps 2,000 of a service apart.
@@ -90,6 +90,10 @@ impl Visitor for Names<'_> {
     }
 
     fn slot(&mut self, _chosen: usize, _key: &SeriesKey<'_>, _at: SlotAt, _latency: &SlotLatency) {}
+
+    fn depth(&self) -> Depth {
+        Depth::Counts
+    }
 }
 
 impl Query {

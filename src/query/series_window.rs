@@ -20,7 +20,7 @@ use crate::model::{
 };
 use crate::store::{HeadPart, SeriesList, Snapshot};
 
-use super::walk::{Places, SlotAt, Slots, Visitor, Walk};
+use super::walk::{Depth, Places, SlotAt, Slots, Visitor, Walk};
 use super::{Coverage, Query, QueryError};
 
 /// A series whatever the status of its spans.
@@ -203,5 +203,9 @@ impl Visitor for Chosen<'_, '_> {
         let Some(series) = self.positions.get(chosen).copied() else { return };
         let latency = CountedLatency::Slot(&latency.histogram);
         (self.each)(Counted { series, status: key.status, at: at.start, latency });
+    }
+
+    fn depth(&self) -> Depth {
+        Depth::Histograms
     }
 }

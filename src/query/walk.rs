@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
-use crate::latency::{Resolution, Slot, SlotLatency, counting_instant, cover};
+use crate::latency::{Resolution, SeriesWanted, Slot, SlotLatency, Take, counting_instant, cover};
 use crate::model::{SeriesKey, SpanBatch, TimeRange, UnixNanos};
-use crate::store::{EachSlot, Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
+use crate::store::{Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
 
 use super::{Coverage, Query, QueryError};
 
@@ -53,6 +53,14 @@ impl Slots {
     }
 }
 
+/// How much of each slot is wanted: what is not costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    Counts,
+    Histograms,
+    Exemplars,
+}
+
 /// Says which series are wanted, and takes their slots.
 pub(super) trait Visitor {
     /// Whether a block or partition with spans of these services can have such series.
@@ -62,6 +70,10 @@ pub(super) trait Visitor {
     /// Takes one slot of a series, by its position in what was chosen. Its exemplars' blocks are numbered as `Places`
     /// numbers them.
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency);
+    /// How much of them is wanted.
+    fn depth(&self) -> Depth;
+    /// Takes, instead, how much some slots of a series counted, ascending; only of a visitor who wants counts alone.
+    fn counts(&mut self, _chosen: usize, _key: &SeriesKey<'_>, _resolution: Resolution, _counts: &[(Slot, u64)]) {}
 }
 
 /// When a slot begins, and where it was read.
@@ -280,8 +292,9 @@ impl Walk<'_> {
             let keys = open.series(block_no)?;
             let wanted = Wanted { chosen: visitor.choose(&keys), keys, base };
             let number = self.places.number(LedSlots::Block(block_no), 1);
-            let at = |slot| (number, Resolution::TenSeconds.start_of(slot));
-            wanted.visit(&at, visitor, |series, each| open.block_slots_of(block_no, series, slots.clone(), each))?;
+            wanted.visit(Resolution::TenSeconds, &|_| number, visitor, |series, take| {
+                open.block_slots(block_no, series, slots.clone(), take)
+            })?;
         }
         Ok(())
     }
@@ -307,10 +320,11 @@ impl Walk<'_> {
             let first = (!has_left).then(|| self.places.number(LedSlots::Rollup(resolution, slots.start), n));
             let first = first.filter(|first| *first != 0);
             let number = |slot: Slot| Some(first? + u32::try_from(slot.0.checked_sub(slots.start.0)?).ok()?);
-            let at = |slot| (number(slot).unwrap_or(0), resolution.start_of(slot));
             for window in rollup_windows(resolution, &slots) {
                 let table = open.rollup(window);
-                wanted.visit(&at, visitor, |series, each| table.read_chosen(series, slots.clone(), each))?;
+                wanted.visit(resolution, &|slot| number(slot).unwrap_or(0), visitor, |series, take| {
+                    table.read(series, slots.clone(), take)
+                })?;
             }
         }
         Ok(())
@@ -349,23 +363,38 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Gives the visitor the slots that `read` gives of those series; `at` says number and start of each.
+    /// Gives the visitor the slots that `read` gives of those series; `number` numbers each.
     fn visit(
         &self,
-        at: &dyn Fn(Slot) -> (u32, UnixNanos),
+        resolution: Resolution,
+        number: &dyn Fn(Slot) -> u32,
         visitor: &mut dyn Visitor,
-        read: impl FnOnce(&[u32], EachSlot<'_>) -> Result<(), StoreError>,
+        read: impl FnOnce(&SeriesWanted<'_>, Take<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if self.chosen.is_empty() {
             return Ok(());
         }
-        read(&self.chosen, &mut |series, slot, latency| {
-            let Ok(chosen) = self.chosen.binary_search(&series) else { return };
-            let Some(key) = self.keys.get(series as usize) else { return };
+        let wanted = SeriesWanted::Chosen(&self.chosen);
+        let place = |series: u32| Some((self.chosen.binary_search(&series).ok()?, self.keys.get(series as usize)?));
+        let depth = visitor.depth();
+        let mut slot_of = |series: u32, slot, latency: &mut SlotLatency| {
+            let Some((chosen, key)) = place(series) else { return };
             latency.raise_blocks(self.base);
-            let (slot, start) = at(slot);
-            visitor.slot(chosen, key, SlotAt { start, lead: Lead { slot, series } }, latency);
-        })
+            let at = SlotAt { start: resolution.start_of(slot), lead: Lead { slot: number(slot), series } };
+            visitor.slot(chosen, key, at, latency);
+        };
+        match depth {
+            Depth::Histograms => read(&wanted, Take::Histograms(&mut slot_of)),
+            Depth::Exemplars => read(&wanted, Take::Exemplars(&mut slot_of)),
+            Depth::Counts => read(
+                &wanted,
+                Take::Counts(&mut |series, counts| {
+                    if let Some((chosen, key)) = place(series) {
+                        visitor.counts(chosen, key, resolution, counts);
+                    }
+                }),
+            ),
+        }
     }
 }
 

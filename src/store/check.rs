@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::latency::Slot;
+use crate::latency::{SeriesWanted, Slot, Take};
 use crate::model::{Span, SpanKey, TraceId};
 use crate::telemetry::with_causes;
 
@@ -313,13 +313,18 @@ fn tally_slots(open: &OpenPartition) -> Result<Tally, StoreError> {
             continue;
         }
         let series = open.series(block_no)?;
-        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-            if let Some(key) = series.get(number as usize) {
-                let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
-                *count += latency.histogram.count();
-                *sum += latency.histogram.sum_ns();
-            }
-        })?;
+        open.block_slots(
+            block_no,
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Exemplars(&mut |number, slot, latency| {
+                if let Some(key) = series.get(number as usize) {
+                    let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
+                    *count += latency.histogram.count();
+                    *sum += latency.histogram.sum_ns();
+                }
+            }),
+        )?;
     }
     Ok(tally)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 
 /// What this program writes and reads.
-const FORMAT: &str = "spandrel 1\n";
+const FORMAT: &str = "spandrel 2\n";
 /// A file that is being written by `write_durably`; after a crash it is nothing.
 pub(super) const DRAFT_SUFFIX: &str = ".draft";
 

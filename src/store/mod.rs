@@ -65,7 +65,7 @@ pub use edges::{Call, Side, SnapshotOfCalls};
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;
-pub use open::{EachSlot, OpenPartition};
+pub use open::OpenPartition;
 pub use pages::BlockSections;
 pub use partition::Partition;
 pub use pins::{Pin, PinError};

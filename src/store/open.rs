@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::{Mutex, RwLock};
 
 use crate::block::{Block, BlockError, BlockScan, EachParts, SectionId, SkipIndex, SpanGlance, SpanParts};
-use crate::latency::{Slot, SlotLatency, SlotTableReader};
+use crate::latency::{SeriesWanted, Slot, SlotLatency, SlotTableReader, Take};
 use crate::model::{DurationNanos, SpanBatch, SpanId, SpanKey, TraceId, UnixNanos};
 
 use super::StoreError;
@@ -23,9 +23,6 @@ const SCOPES_KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes of a slot table that are read before its directory says which others are needed: a page.
 const FRONT_BYTES: usize = PAGE_PAYLOAD_BYTES;
-
-/// Sees one slot of one series; the buffer is used again.
-pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
 
 /// The database of a partition and what is kept of its blocks in memory: some 10 KiB and 2 bytes per trace of each block
 /// that was asked for.
@@ -327,48 +324,26 @@ impl OpenPartition {
         read(&block, &sections).map_err(|source| StoreError::Block { path: path(), block_no, source })
     }
 
-    /// The latency slots of one block, for series `series` (ids of that block), finest resolution. Exemplars carry the
-    /// block's number.
+    /// The latency slots of one block, finest resolution; series by their numbers in that block. Exemplars carry the block's
+    /// number.
     ///
     /// # Errors
     /// `Latency` or `Damaged`.
     pub fn block_slots(
         &self,
         block_no: u64,
-        series: Range<u32>,
-        slots: Range<Slot>,
-        each: EachSlot<'_>,
-    ) -> Result<(), StoreError> {
-        self.placed_slots(block_no, &SeriesWanted::Within(series), slots, each)
-    }
-
-    /// The same for the series in `chosen`, which ascend; the others are not unpacked.
-    ///
-    /// # Errors
-    /// `Latency` or `Damaged`.
-    pub fn block_slots_of(
-        &self,
-        block_no: u64,
-        chosen: &[u32],
-        slots: Range<Slot>,
-        each: EachSlot<'_>,
-    ) -> Result<(), StoreError> {
-        self.placed_slots(block_no, &SeriesWanted::Chosen(chosen), slots, each)
-    }
-
-    fn placed_slots(
-        &self,
-        block_no: u64,
         series: &SeriesWanted<'_>,
         slots: Range<Slot>,
-        each: EachSlot<'_>,
+        take: Take<'_>,
     ) -> Result<(), StoreError> {
-        let block = u32::try_from(block_no).unwrap_or(u32::MAX);
         let place = Place { kind: Kind::Block, id: block_no, section: SectionId::LATENCY.0 };
-        self.slots(place, series, slots, &mut |series, slot, latency| {
+        let Take::Exemplars(each) = take else { return self.slots(place, series, slots, take) };
+        let block = u32::try_from(block_no).unwrap_or(u32::MAX);
+        let mut placed = |series: u32, slot, latency: &mut SlotLatency| {
             latency.place_in(block);
             each(series, slot, latency);
-        })
+        };
+        self.slots(place, series, slots, Take::Exemplars(&mut placed))
     }
 
     pub(super) fn slots(
@@ -376,7 +351,7 @@ impl OpenPartition {
         place: Place,
         series: &SeriesWanted<'_>,
         slots: Range<Slot>,
-        each: EachSlot<'_>,
+        take: Take<'_>,
     ) -> Result<(), StoreError> {
         let len = self.pages.section_len(place)?;
         if len == 0 {
@@ -389,20 +364,8 @@ impl OpenPartition {
             None => self.pages.read(place, range),
         };
         let table = SlotTableReader::open(&fetch);
-        let read = table.and_then(|table| match series {
-            SeriesWanted::Within(series) => table.read(&fetch, series.clone(), slots, each),
-            SeriesWanted::Chosen(chosen) => table.read_chosen(&fetch, chosen, slots, each),
-        });
+        let read = table.and_then(|table| table.read(&fetch, series, slots, take));
         let path = || self.pages.path().to_path_buf();
         read.map_err(|source| StoreError::Latency { path: path(), source: Box::new(source) })
     }
-}
-
-/// Which series of a table are read.
-#[derive(Clone, Debug)]
-pub(super) enum SeriesWanted<'a> {
-    /// Neighbours.
-    Within(Range<u32>),
-    /// These, which ascend.
-    Chosen(&'a [u32]),
 }

@@ -8,15 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
-use crate::latency::{Resolution, Slot, SlotLatency, SlotTableBuilder};
+use crate::latency::{Resolution, SeriesWanted, Slot, SlotLatency, SlotTableBuilder, Take};
 use crate::model::SeriesKey;
 
 use super::admission::{Admission, position};
-use super::open::SeriesWanted;
 use super::pack::PackWriter;
 use super::pages::{Kind, Pages, Place};
 use super::series_table::{ROLLUPS, decode_series, encode_series};
-use super::{EachSlot, OpenPartition, SeriesList, StoreError};
+use super::{OpenPartition, SeriesList, StoreError};
 
 const SECTION_SLOTS: u16 = 0;
 const SECTION_SERIES: u16 = 1;
@@ -161,11 +160,16 @@ impl OpenPartition {
                 if !windows.contains(&window) {
                     continue;
                 }
-                self.block_slots(*block_no, 0..u32::MAX, window.slots(), &mut |series, slot, latency| {
-                    let number = mapped.get(series as usize).copied().unwrap_or(u32::MAX);
-                    builder.add(number, slot, latency);
-                    coarser.add(number, slot, latency);
-                })?;
+                self.block_slots(
+                    *block_no,
+                    &SeriesWanted::ALL,
+                    window.slots(),
+                    Take::Exemplars(&mut |series, slot, latency| {
+                        let number = mapped.get(series as usize).copied().unwrap_or(u32::MAX);
+                        builder.add(number, slot, latency);
+                        coarser.add(number, slot, latency);
+                    }),
+                )?;
             }
             write_table(out, window, builder)?;
             coarser.write_before(window, out)?;
@@ -186,9 +190,8 @@ impl OpenPartition {
 
     fn slots_of(&self, block_no: u64) -> Result<BTreeSet<Slot>, StoreError> {
         let mut slots = BTreeSet::new();
-        self.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |_, slot, _| {
-            let _seen = slots.insert(slot);
-        })?;
+        let mut each = |_: u32, counts: &[(Slot, u64)]| slots.extend(counts.iter().map(|(slot, _)| *slot));
+        self.block_slots(block_no, &SeriesWanted::ALL, Slot::ALL, Take::Counts(&mut each))?;
         Ok(slots)
     }
 }
@@ -230,33 +233,48 @@ impl RollupTable<'_> {
     ///
     /// # Errors
     /// `Latency` or `Damaged`.
-    pub fn read(&self, series: Range<u32>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
-        self.read_wanted(&SeriesWanted::Within(series), slots, each)
-    }
-
-    /// The same for the series in `chosen`, which ascend; the others are not unpacked.
-    ///
-    /// # Errors
-    /// `Latency` or `Damaged`.
-    pub fn read_chosen(&self, chosen: &[u32], slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
-        self.read_wanted(&SeriesWanted::Chosen(chosen), slots, each)
-    }
-
-    fn read_wanted(&self, series: &SeriesWanted<'_>, slots: Range<Slot>, each: EachSlot<'_>) -> Result<(), StoreError> {
+    pub fn read(&self, series: &SeriesWanted<'_>, slots: Range<Slot>, mut take: Take<'_>) -> Result<(), StoreError> {
         let RollupWindow { resolution, .. } = self.window;
         let (place, own) = (self.window.place(), self.window.slots());
         let slots = slots.start.max(own.start)..slots.end.min(own.end);
         let Some(finer) = resolution.finer().filter(|_| slots.start < slots.end) else {
-            return self.open.slots(place, series, slots, each);
+            return self.open.slots(place, series, slots, take);
         };
         if 0 < self.open.pages.section_len(place)? {
-            return self.open.slots(place, series, slots, each);
+            return self.open.slots(place, series, slots, take);
         }
         let fine = resolution.refine(&slots, finer);
+        let coarse = |slot| finer.coarsen(slot, resolution).unwrap_or_default();
         for window in self.open.windows_within(finer, windows_of(finer, &fine)) {
-            self.open.rollup(window).read_wanted(series, fine.clone(), &mut |series, slot, latency| {
-                each(series, finer.coarsen(slot, resolution).unwrap_or_default(), latency);
-            })?;
+            let (table, fine) = (self.open.rollup(window), fine.clone());
+            match &mut take {
+                Take::Counts(each) => {
+                    let mut coarsened = Vec::new();
+                    table.read(
+                        series,
+                        fine,
+                        Take::Counts(&mut |series, counts| {
+                            coarsened.clear();
+                            coarsened.extend(counts.iter().map(|(slot, count)| (coarse(*slot), *count)));
+                            each(series, &coarsened);
+                        }),
+                    )?;
+                }
+                Take::Histograms(each) => {
+                    table.read(
+                        series,
+                        fine,
+                        Take::Histograms(&mut |series, slot, latency| each(series, coarse(slot), latency)),
+                    )?;
+                }
+                Take::Exemplars(each) => {
+                    table.read(
+                        series,
+                        fine,
+                        Take::Exemplars(&mut |series, slot, latency| each(series, coarse(slot), latency)),
+                    )?;
+                }
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
-use crate::latency::{Resolution, Slot, counting_instant};
+use crate::latency::{Resolution, SeriesWanted, Slot, Take, counting_instant};
 use crate::model::{DurationNanos, SeriesKey, UnixNanos};
 
 use super::admission::position;
@@ -129,12 +129,17 @@ pub(super) fn recount(open: &OpenPartition) -> Result<Tally, StoreError> {
             *sum += u128::from(latency.0);
             ControlFlow::Continue(())
         })?;
-        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-            if series.get(number as usize).is_some_and(|key| key.family.is_some()) {
-                let histogram = &latency.histogram;
-                let _none_before = by_number.insert((number, slot), (histogram.count(), histogram.sum_ns()));
-            }
-        })?;
+        open.block_slots(
+            block_no,
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Histograms(&mut |number, slot, latency| {
+                if series.get(number as usize).is_some_and(|key| key.family.is_some()) {
+                    let histogram = &latency.histogram;
+                    let _none_before = by_number.insert((number, slot), (histogram.count(), histogram.sum_ns()));
+                }
+            }),
+        )?;
         for ((number, slot), (count, sum)) in by_number {
             let Some(key) = series.get(number as usize) else { continue };
             let (all, total) = tally.entry((Arc::clone(key), slot)).or_default();
@@ -162,13 +167,17 @@ pub(super) fn tally_rollups(open: &OpenPartition, resolution: Resolution) -> Res
     let series = open.rollup_series()?;
     let mut tally = Tally::new();
     for window in open.rollup_windows(resolution) {
-        open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-            if let Some(key) = series.get(number as usize) {
-                let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
-                *count += latency.histogram.count();
-                *sum += latency.histogram.sum_ns();
-            }
-        })?;
+        open.rollup(window).read(
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Exemplars(&mut |number, slot, latency| {
+                if let Some(key) = series.get(number as usize) {
+                    let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
+                    *count += latency.histogram.count();
+                    *sum += latency.histogram.sum_ns();
+                }
+            }),
+        )?;
     }
     Ok(tally)
 }

@@ -1,7 +1,7 @@
 //! Writing a table: spans of a block, or slots of other tables.
 
-use super::chunk::{ChunkWriter, PlaceWidths};
-use super::directory::{Chunk, Directory};
+use super::chunk::{ChunkWriter, N_COLUMNS, PlaceWidths};
+use super::directory::{Chunk, Column, Directory};
 use super::varint::width_of;
 use super::{CHUNK_RAW_BYTES, checksum};
 use crate::latency::exemplar::{Exemplar, reservoir_order};
@@ -9,7 +9,7 @@ use crate::latency::{Bucket, Resolution, Slot, SlotLatency};
 use crate::model::{DurationNanos, UnixNanos};
 use std::collections::BTreeMap;
 
-/// zstd level of chunks: higher ones gain little on 8 KiB.
+/// zstd level of columns: higher ones gain little on so few bytes.
 const ZSTD_LEVEL: i32 = 3;
 
 /// Collects what a table will hold.
@@ -23,7 +23,7 @@ pub struct SlotTableBuilder {
     added: BTreeMap<(u32, Slot), SlotLatency>,
 }
 
-/// More than 1 MiB of directory (tens of thousands of chunks), or 4 GiB in all: split the series or the window.
+/// More than 1 MiB of directory (some thirty thousand chunks), or 4 GiB in all: split the series or the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("latency slots of {chunks} chunks do not fit into one table")]
 pub struct TableTooLarge {
@@ -131,7 +131,7 @@ struct TableWriter {
     writer: ChunkWriter,
     open: Option<Chunk>, // of what is in `writer`
     chunks: Vec<Chunk>,
-    body: Vec<u8>,
+    columns: [Vec<u8>; N_COLUMNS],                       // of all chunks so far
     compressor: Option<zstd::bulk::Compressor<'static>>, // without one, chunks are stored as they are
 }
 
@@ -141,7 +141,7 @@ impl TableWriter {
             writer: ChunkWriter::new(widths),
             open: None,
             chunks: Vec::new(),
-            body: Vec::new(),
+            columns: Default::default(),
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok(),
         }
     }
@@ -151,36 +151,31 @@ impl TableWriter {
         if latency.histogram.entries().is_empty() {
             return;
         }
-        let open = self.open.get_or_insert(Chunk {
-            first_series: series,
-            last_series: series,
-            min_slot: slot,
-            max_slot: slot,
-            offset: 0,
-            stored_len: 0,
-            raw_len: 0,
-            checksum: 0,
-        });
+        let columns = [Column::default(); N_COLUMNS];
+        let new = Chunk { first_series: series, last_series: series, min_slot: slot, max_slot: slot, columns };
+        let open = self.open.get_or_insert(new);
         open.last_series = series;
         (open.min_slot, open.max_slot) = (open.min_slot.min(slot), open.max_slot.max(slot));
         self.writer.push(series, slot, latency);
-        if self.writer.raw.len() >= CHUNK_RAW_BYTES {
+        if self.writer.len() >= CHUNK_RAW_BYTES {
             self.cut();
         }
     }
 
-    /// Ends the open chunk, compressed if that makes it smaller.
+    /// Ends the open chunk; a column is compressed if that makes it smaller.
     fn cut(&mut self) {
         let Some(mut chunk) = self.open.take() else { return };
-        let raw = self.writer.raw.as_slice();
-        let packed = self.compressor.as_mut().and_then(|compressor| compressor.compress(raw).ok());
-        let packed = packed.filter(|packed| packed.len() < raw.len());
-        let stored = packed.as_deref().unwrap_or(raw);
-        // A chunk is far below 4 GiB; the sum of all is checked in `finish`.
-        chunk.stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        chunk.raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
-        chunk.checksum = checksum(stored);
-        self.body.extend_from_slice(stored);
+        let raw_columns = self.writer.columns(chunk.min_slot);
+        for ((raw, column), all) in raw_columns.iter().zip(&mut chunk.columns).zip(&mut self.columns) {
+            let packed = self.compressor.as_mut().and_then(|compressor| compressor.compress(raw).ok());
+            let packed = packed.filter(|packed| packed.len() < raw.len());
+            let stored = packed.as_deref().unwrap_or(raw);
+            // A column is far below 4 GiB; the sum of all is checked in `finish`.
+            column.stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+            column.raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+            column.checksum = checksum(stored);
+            all.extend_from_slice(stored);
+        }
         self.chunks.push(chunk);
         self.writer.clear();
     }
@@ -190,7 +185,7 @@ impl TableWriter {
         let chunks = self.chunks.len();
         let directory = Directory { resolution, widths: self.writer.widths, chunks: self.chunks };
         let mut bytes = directory.encode().ok_or(TableTooLarge { chunks })?;
-        bytes.append(&mut self.body);
+        self.columns.iter().for_each(|column| bytes.extend_from_slice(column));
         if u32::try_from(bytes.len()).is_err() {
             return Err(TableTooLarge { chunks });
         }

@@ -1,7 +1,8 @@
 //! Reading a table, or the few chunks of it that a question needs.
 
-use super::chunk::{ChunkReader, PlaceWidths};
-use super::directory::{Chunk, Directory, HEADER_BYTES, Header};
+use super::chunk::{N_COLUMNS, PlaceWidths, Run, RunReader, SlotReader};
+use super::directory::{Chunk, Column, Directory, HEADER_BYTES, Header};
+use super::varint::Cursor;
 use super::{Damaged, VERSION, checksum};
 use crate::latency::{Resolution, Slot, SlotLatency};
 use std::borrow::Cow;
@@ -9,11 +10,81 @@ use std::cell::RefCell;
 use std::ops::Range;
 use zstd::bulk::Decompressor;
 
-/// Chunks of about 8 KiB that are fetched in one piece.
-const FETCHED_AT_ONCE: usize = 32;
+/// Chunks of which a column is fetched in one piece.
+const FETCHED_AT_ONCE: usize = 16;
 
 /// Gives the bytes of a range of the table: exactly so many, or an error.
 pub type Fetch<'a, E> = dyn Fn(Range<u32>) -> Result<Vec<u8>, E> + 'a;
+
+/// Sees the slots of one series in one chunk: each with how many latencies it counts, ascending. A series may come again.
+pub type EachCounts<'a> = &'a mut dyn FnMut(u32, &[(Slot, u64)]);
+
+/// Sees one slot of one series. The `SlotLatency` is one buffer used again and again: it may be altered, and what is kept is
+/// cloned.
+pub type EachSlot<'a> = &'a mut dyn FnMut(u32, Slot, &mut SlotLatency);
+
+/// What is read of each slot: what is not taken is neither fetched nor unpacked. All come in the order of (series, slot).
+pub enum Take<'a> {
+    /// Counts alone.
+    Counts(EachCounts<'a>),
+    /// Histograms; the exemplars are left empty.
+    Histograms(EachSlot<'a>),
+    /// Histograms and exemplars.
+    Exemplars(EachSlot<'a>),
+}
+
+impl std::fmt::Debug for Take<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Counts(_) => "Counts",
+            Self::Histograms(_) => "Histograms",
+            Self::Exemplars(_) => "Exemplars",
+        })
+    }
+}
+
+impl Take<'_> {
+    /// How many columns that needs.
+    fn columns(&self) -> usize {
+        match self {
+            Self::Counts(_) => 1,
+            Self::Histograms(_) => 2,
+            Self::Exemplars(_) => N_COLUMNS,
+        }
+    }
+}
+
+/// Which series of a table are read.
+#[derive(Clone, Debug)]
+pub enum SeriesWanted<'a> {
+    /// Neighbours.
+    Within(Range<u32>),
+    /// These, which ascend.
+    Chosen(&'a [u32]),
+}
+
+impl SeriesWanted<'_> {
+    /// Every one.
+    pub const ALL: Self = Self::Within(0..u32::MAX);
+
+    fn takes(&self, id: u32) -> bool {
+        match self {
+            Self::Within(series) => series.contains(&id),
+            Self::Chosen(chosen) => chosen.binary_search(&id).is_ok(),
+        }
+    }
+
+    /// Whether a chunk may hold slots of them.
+    fn meets(&self, chunk: &Chunk, slots: &Range<Slot>) -> bool {
+        match self {
+            Self::Within(series) => chunk.meets(series, slots),
+            Self::Chosen(chosen) => {
+                let first = chosen.get(chosen.partition_point(|id| *id < chunk.first_series));
+                first.is_some_and(|first| chunk.meets(&(*first..first.saturating_add(1)), slots))
+            }
+        }
+    }
+}
 
 /// A table that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +103,7 @@ pub enum ReadError<E: std::error::Error + 'static> {
     Damaged(#[from] Damaged),
 }
 
-/// The directory of a table: a few dozen bytes for each 8 KiB of slots.
+/// The directory of a table: a few dozen bytes for each 16 KiB of slots.
 #[derive(Clone, Debug)]
 pub struct SlotTableReader {
     directory: Directory,
@@ -66,90 +137,92 @@ impl SlotTableReader {
         Some(min..Slot(max.0.saturating_add(1)))
     }
 
-    /// Calls `each` for every slot in `slots` of a series in `series`, in the order of (series, slot).
-    ///
-    /// The `SlotLatency` is one buffer used again and again: `each` may alter it, and clones what it keeps. Fetches the
-    /// chunks that may hold such slots, neighbours in one piece, and no others.
+    /// Gives `take` every slot in `slots` of the wanted series. Fetches the chunks that may hold such slots, neighbours in one
+    /// piece, and no others.
     ///
     /// # Errors
-    /// `Fetch`, `Damaged`; `each` has then seen the slots before that chunk, and perhaps some of it.
+    /// `Fetch`, `Damaged`; `take` has then seen the slots before that chunk, and perhaps some of it.
     pub fn read<E: std::error::Error + 'static>(
         &self,
         fetch: &Fetch<'_, E>,
-        series: Range<u32>,
+        series: &SeriesWanted<'_>,
         slots: Range<Slot>,
-        each: &mut dyn FnMut(u32, Slot, &mut SlotLatency),
+        mut take: Take<'_>,
     ) -> Result<(), ReadError<E>> {
-        let meets = |chunk: &Chunk| chunk.meets(&series, &slots);
-        self.read_where(fetch, &meets, &|id, slot| series.contains(&id) && slots.contains(&slot), each)
-    }
-
-    /// The same for the series in `chosen`, which ascend. Of the others in the same chunks nothing is unpacked.
-    ///
-    /// # Errors
-    /// As `read`.
-    pub fn read_chosen<E: std::error::Error + 'static>(
-        &self,
-        fetch: &Fetch<'_, E>,
-        chosen: &[u32],
-        slots: Range<Slot>,
-        each: &mut dyn FnMut(u32, Slot, &mut SlotLatency),
-    ) -> Result<(), ReadError<E>> {
-        let meets = |chunk: &Chunk| {
-            let first = chosen.get(chosen.partition_point(|id| *id < chunk.first_series));
-            first.is_some_and(|first| chunk.meets(&(*first..first.saturating_add(1)), &slots))
-        };
-        let wanted = |id, slot: Slot| slots.contains(&slot) && chosen.binary_search(&id).is_ok();
-        self.read_where(fetch, &meets, &wanted, each)
-    }
-
-    fn read_where<E: std::error::Error + 'static>(
-        &self,
-        fetch: &Fetch<'_, E>,
-        meets: &dyn Fn(&Chunk) -> bool,
-        wanted: &dyn Fn(u32, Slot) -> bool,
-        each: &mut dyn FnMut(u32, Slot, &mut SlotLatency),
-    ) -> Result<(), ReadError<E>> {
-        let mut latency = SlotLatency::default();
+        let (run, latency) = Default::default();
+        let mut reader = ChunkReader { widths: self.directory.widths, series, slots: slots.clone(), run, latency };
         let mut chunks = self.directory.chunks.as_slice();
+        let meets = |chunk: &Chunk| series.meets(chunk, &slots);
         while let Some(start) = chunks.iter().position(meets) {
             let run = chunks.get(start..).unwrap_or_default();
             let run_len = run.iter().take(FETCHED_AT_ONCE).take_while(|chunk| meets(chunk)).count();
             let (run, rest) = run.split_at_checked(run_len).unwrap_or_default();
             chunks = rest;
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let fetched = fetch_exactly(fetch, first.offset..last.bytes().end)?;
-            let mut bytes = fetched.as_slice();
+            let mut fetched: [Vec<u8>; N_COLUMNS] = Default::default();
+            for (number, bytes) in fetched.iter_mut().enumerate().take(take.columns()) {
+                let end = |chunk: Option<&Chunk>| chunk.and_then(|chunk| chunk.columns.get(number)).map(Column::bytes);
+                let (Some(first), Some(last)) = (end(run.first()), end(run.last())) else { continue };
+                *bytes = fetch_exactly(fetch, first.start..last.end)?;
+            }
+            let mut rest = fetched.each_ref().map(Vec::as_slice);
             for chunk in run {
-                let (stored, behind) = bytes.split_at_checked(chunk.stored_len as usize).unwrap_or_default();
-                bytes = behind;
-                read_chunk(chunk, stored, self.directory.widths, wanted, &mut latency, each)?;
+                reader.read(chunk, &mut rest, &mut take)?;
             }
         }
         Ok(())
     }
 }
 
-fn read_chunk(
-    chunk: &Chunk,
-    stored: &[u8],
+struct ChunkReader<'a> {
     widths: PlaceWidths,
-    wanted: &dyn Fn(u32, Slot) -> bool,
-    latency: &mut SlotLatency,
-    each: &mut dyn FnMut(u32, Slot, &mut SlotLatency),
-) -> Result<(), Damaged> {
-    let raw = unpack(chunk, stored)?;
-    let mut reader = ChunkReader::new(&raw, widths);
-    let mut wanted = |id: u32, slot: Slot| {
-        if id < chunk.first_series || chunk.last_series < id || slot < chunk.min_slot || chunk.max_slot < slot {
-            return Err(Damaged { what: "slot outside its chunk" });
+    series: &'a SeriesWanted<'a>,
+    slots: Range<Slot>,
+    run: Run,
+    latency: SlotLatency,
+}
+
+impl ChunkReader<'_> {
+    /// Reads one chunk, whose columns stand in front of `fetched`, and takes them away there.
+    fn read(&mut self, chunk: &Chunk, fetched: &mut [&[u8]; N_COLUMNS], take: &mut Take<'_>) -> Result<(), Damaged> {
+        let mut raw: [Cow<'_, [u8]>; N_COLUMNS] = Default::default();
+        for ((column, rest), raw) in chunk.columns.iter().zip(fetched).zip(&mut raw).take(take.columns()) {
+            let (stored, behind) = rest.split_at_checked(column.stored_len as usize).unwrap_or_default();
+            *rest = behind;
+            *raw = unpack(column, stored)?;
         }
-        Ok(wanted(id, slot))
-    };
-    while let Some((id, slot)) = reader.next(&mut wanted, latency)? {
-        each(id, slot, latency);
+        let [counts, buckets, exemplars] = raw.each_ref().map(|column| Cursor(column));
+        let mut runs = RunReader::new(counts, chunk.min_slot);
+        let exemplars = matches!(take, Take::Exemplars(_)).then_some(exemplars);
+        let mut reader = SlotReader { widths: self.widths, buckets, exemplars };
+        let (run, latency) = (&mut self.run, &mut self.latency);
+        while runs.next(run)? {
+            let is_inside = run.series <= chunk.last_series && chunk.first_series <= run.series;
+            if !is_inside || run.slots.last().is_some_and(|(last, _)| chunk.max_slot < *last) {
+                return Err(Damaged { what: "slot outside its chunk" });
+            }
+            let is_wanted = self.series.takes(run.series);
+            match (&mut *take, run.lens) {
+                (Take::Counts(each), _) if is_wanted => each(run.series, within(&run.slots, &self.slots)),
+                (Take::Counts(_), _) => {}
+                (_, Some(lens)) if !is_wanted => reader.pass(lens)?,
+                (Take::Histograms(each) | Take::Exemplars(each), _) => {
+                    for (slot, count) in &run.slots {
+                        reader.read(*count, latency)?;
+                        if is_wanted && self.slots.contains(slot) {
+                            each(run.series, *slot, latency);
+                        }
+                    }
+                }
+            }
+        }
+        if matches!(take, Take::Counts(_)) { Ok(()) } else { reader.finish() }
     }
-    Ok(())
+}
+
+/// Those that lie in a range.
+fn within<'a>(slots: &'a [(Slot, u64)], range: &Range<Slot>) -> &'a [(Slot, u64)] {
+    let place = |at: Slot| slots.partition_point(|(slot, _)| *slot < at);
+    slots.get(place(range.start)..place(range.end)).unwrap_or_default()
 }
 
 fn fetch_exactly<E: std::error::Error + 'static>(
@@ -174,15 +247,15 @@ fn decompress(stored: &[u8], capacity: usize) -> std::io::Result<Vec<u8>> {
     })
 }
 
-/// The chunk as it was before compression.
-fn unpack<'a>(chunk: &Chunk, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, Damaged> {
-    if checksum(stored) != chunk.checksum {
+/// The column as it was before compression.
+fn unpack<'a>(column: &Column, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, Damaged> {
+    if checksum(stored) != column.checksum {
         return Err(Damaged { what: "checksum of a chunk" });
     }
-    if chunk.stored_len == chunk.raw_len {
+    if column.stored_len == column.raw_len {
         return Ok(Cow::Borrowed(stored));
     }
-    let capacity = usize::try_from(chunk.raw_len).map_err(|_| Damaged { what: "chunk too large" })?;
+    let capacity = usize::try_from(column.raw_len).map_err(|_| Damaged { what: "chunk too large" })?;
     let raw = decompress(stored, capacity).map_err(|_| Damaged { what: "compressed chunk" })?;
     if raw.len() == capacity { Ok(Cow::Owned(raw)) } else { Err(Damaged { what: "length of a chunk" }) }
 }

@@ -26,16 +26,6 @@ pub(super) fn width_of(value: u32) -> u8 {
     (0..=4).find(|width| u64::from(value) >> (8 * width) == 0).unwrap_or(4)
 }
 
-/// Small numbers for small differences of either sign.
-pub(super) fn zigzag(delta: i128) -> u128 {
-    ((delta << 1) ^ (delta >> 127)).cast_unsigned()
-}
-
-/// Undoes `zigzag`.
-pub(super) fn unzigzag(code: u128) -> i128 {
-    (code >> 1).cast_signed() ^ -(code & 1).cast_signed()
-}
-
 /// What is left to read.
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -63,14 +53,6 @@ impl<'a> Cursor<'a> {
     pub(super) fn fixed(&mut self, width: u8) -> Result<u32, Damaged> {
         let bytes = self.bytes(usize::from(width))?;
         Ok(bytes.iter().fold(0, |value, byte| (value << 8) | u32::from(*byte)))
-    }
-
-    /// Goes over `n` numbers.
-    pub(super) fn pass_numbers(&mut self, n: usize) -> Result<(), Damaged> {
-        for _ in 0..n {
-            while 0x80 <= self.byte()? {}
-        }
-        Ok(())
     }
 
     /// A number of at most ten bytes: the common kind, kept apart from `u128` for speed.

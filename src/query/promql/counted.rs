@@ -1,14 +1,15 @@
 //! What the series of a metric counted between given instants: slots of blocks and roll-ups, rows of the heads.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
+
 use crate::block::ServiceCount;
-use crate::latency::{Exemplar, SlotLatency, counting_instant};
-use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, UnixNanos};
+use crate::latency::{Exemplar, Resolution, Slot, SlotLatency, counting_instant};
+use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanKey, SpanKind, SpanStatus, UnixNanos};
 use crate::store::{HeadPart, SeriesList};
 
-use super::super::walk::{Places, SlotAt, Visitor};
+use super::super::walk::{Depth, Places, SlotAt, Visitor};
 use super::PromError;
 use super::catalogue::{Part, Subject};
 use super::eval::{POINTS_HELD_MAX, too_much};
@@ -23,6 +24,7 @@ pub(super) type LabelsOf<'a> = &'a dyn Fn(&SeriesKey<'_>) -> Option<Labels>;
 pub(super) struct Kept {
     /// Whether spans that failed are counted alone.
     pub(super) only_failed: bool,
+    pub(super) sums: bool,
     pub(super) histograms: bool,
     pub(super) exemplars: bool,
 }
@@ -31,6 +33,7 @@ impl Kept {
     pub(super) fn of(part: Part) -> Self {
         Self {
             only_failed: part == Part::Failed,
+            sums: matches!(part, Part::Sum | Part::Histogram | Part::Buckets),
             histograms: matches!(part, Part::Histogram | Part::Buckets),
             exemplars: false,
         }
@@ -45,7 +48,7 @@ pub(super) struct Counted {
     pub(super) counts: Vec<u64>,
     /// By interval, where those that failed are counted alone: with the others.
     pub(super) all: Vec<u64>,
-    /// By interval, in nanoseconds.
+    /// By interval, in nanoseconds, if wanted.
     pub(super) sums: Vec<u128>,
     /// By interval, if wanted.
     pub(super) histograms: Vec<Option<Pile>>,
@@ -57,6 +60,15 @@ impl Counted {
     /// By interval, whether they failed or not: a series is there from the first of them on.
     pub(super) fn seen(&self) -> &[u64] {
         if self.all.is_empty() { &self.counts } else { &self.all }
+    }
+
+    fn add_count(&mut self, interval: usize, count: u64, counts: bool) {
+        if let Some(all) = self.all.get_mut(interval) {
+            *all += count;
+        }
+        if let Some(known) = self.counts.get_mut(interval).filter(|_| counts) {
+            *known += count;
+        }
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -80,12 +92,14 @@ pub(super) struct Counting<'a> {
     known: HashMap<Arc<SeriesKey<'static>>, Option<usize>>,
     /// Of the series that were chosen last.
     chosen: Vec<usize>,
+    /// That was counted in last.
+    last_interval: usize,
 }
 
 impl<'a> Counting<'a> {
     pub(super) fn new(subject: Subject, labels_of: LabelsOf<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
-        let (series, held, numbers, known, chosen) = Default::default();
-        Self { subject, labels_of, kept, cuts, from: UnixNanos(0), series, held, numbers, known, chosen }
+        let (series, held, numbers, known, chosen, last_interval) = Default::default();
+        Self { subject, labels_of, kept, cuts, from: UnixNanos(0), series, held, numbers, known, chosen, last_interval }
     }
 
     /// What was counted.
@@ -104,6 +118,16 @@ impl<'a> Counting<'a> {
 
     /// The number of the series that a stored one counts in.
     fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
+        let known: &HashMap<Arc<SeriesKey<'_>>, Option<usize>> = &self.known;
+        if let Some(known) = known.get(key) {
+            return *known;
+        }
+        let number = self.new_number(key);
+        let _new = self.known.insert(Arc::new(key.clone().into_owned()), number);
+        number
+    }
+
+    fn new_number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
         if self.is_full() {
             return None;
         }
@@ -115,7 +139,7 @@ impl<'a> Counting<'a> {
                 labels: labels.clone(),
                 counts: vec![0; n],
                 all: if self.kept.only_failed { vec![0; n] } else { Vec::new() },
-                sums: vec![0; n],
+                sums: if self.kept.sums { vec![0; n] } else { Vec::new() },
                 histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
                 exemplars: Vec::new(),
             });
@@ -124,9 +148,16 @@ impl<'a> Counting<'a> {
         Some(number)
     }
 
-    fn interval(&self, at: UnixNanos) -> Option<usize> {
-        let interval = self.cuts.partition_point(|cut| *cut <= at).checked_sub(1)?;
-        (interval + 1 < self.cuts.len()).then_some(interval)
+    /// Slots of a series ascend: most lie in the interval of the one before, or in the next.
+    fn interval(&mut self, at: UnixNanos) -> Option<usize> {
+        let is_in = |interval: &usize| matches!(self.cuts.get(*interval..), Some([start, end, ..]) if *start <= at && at < *end);
+        let near = [self.last_interval, self.last_interval + 1].into_iter().find(is_in);
+        let interval = match near {
+            Some(near) => near,
+            None => self.cuts.partition_point(|cut| *cut <= at).checked_sub(1).filter(is_in)?,
+        };
+        self.last_interval = interval;
+        Some(interval)
     }
 
     fn add(&mut self, number: usize, at: UnixNanos, status: SpanStatus, latency: &SlotLatency) {
@@ -135,14 +166,8 @@ impl<'a> Counting<'a> {
             return;
         }
         let Some(series) = self.series.get_mut(number) else { return };
-        if let Some(all) = series.all.get_mut(interval) {
-            *all += latency.histogram.count();
-        }
-        if kept.only_failed && status != SpanStatus::Error {
-            return;
-        }
-        if let (Some(count), Some(sum)) = (series.counts.get_mut(interval), series.sums.get_mut(interval)) {
-            *count += latency.histogram.count();
+        series.add_count(interval, latency.histogram.count(), !kept.only_failed || status == SpanStatus::Error);
+        if let Some(sum) = series.sums.get_mut(interval) {
             *sum += latency.histogram.sum_ns();
         }
         if let Some(histogram) = series.histograms.get_mut(interval) {
@@ -184,14 +209,14 @@ impl<'a> Counting<'a> {
     pub(super) fn heads(
         &mut self,
         heads: &[HeadPart],
-        key_of: &dyn Fn(&crate::model::SpanBatch, &crate::model::Span) -> SeriesKey<'static>,
+        key_of: &dyn for<'b> Fn(&'b SpanBatch, &Span) -> SeriesKey<'b>,
         places: &mut Places,
     ) {
-        let mut seen: HashSet<SpanKey> = HashSet::new();
+        let mut seen: HashSet<SpanKey> = HashSet::default();
         for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
             let block = places.add_head(batch, head.horizon);
             // Spans that look the same from the outside are of one series.
-            let mut looks: HashMap<(u32, &[u8], SpanKind, SpanStatus), Option<usize>> = HashMap::new();
+            let mut looks: HashMap<(u32, &[u8], SpanKind, SpanStatus), Option<usize>> = HashMap::default();
             for (row, span) in (0..).zip(&batch.spans) {
                 let at = counting_instant(span.start_time_unix_nano, head.horizon);
                 let Some(latency) = span.latency().filter(|_| self.interval(at).is_some()) else { continue };
@@ -216,14 +241,7 @@ impl Visitor for Counting<'_> {
         let mut numbers = Vec::new();
         self.chosen.clear();
         for (at, key) in (0..).zip(series.iter()) {
-            let number = if let Some(known) = self.known.get(key) {
-                *known
-            } else {
-                let number = self.number(key);
-                let _new = self.known.insert(Arc::clone(key), number);
-                number
-            };
-            if let Some(number) = number {
+            if let Some(number) = self.number(key) {
                 numbers.push(at);
                 self.chosen.push(number);
             }
@@ -234,6 +252,37 @@ impl Visitor for Counting<'_> {
     fn slot(&mut self, chosen: usize, key: &SeriesKey<'_>, at: SlotAt, latency: &SlotLatency) {
         if let Some(number) = self.chosen.get(chosen).copied().filter(|_| self.from <= at.start) {
             self.add(number, at.start, key.status, latency);
+        }
+    }
+
+    fn depth(&self) -> Depth {
+        match self.kept {
+            Kept { exemplars: true, .. } => Depth::Exemplars,
+            Kept { histograms: false, sums: false, .. } => Depth::Counts,
+            Kept { .. } => Depth::Histograms,
+        }
+    }
+
+    fn counts(&mut self, chosen: usize, key: &SeriesKey<'_>, resolution: Resolution, counts: &[(Slot, u64)]) {
+        let counts_here = !self.kept.only_failed || key.status == SpanStatus::Error;
+        let number = self.chosen.get(chosen).copied();
+        let Some(series) = number.and_then(|number| self.series.get_mut(number)) else { return };
+        // Slots ascend: so do the intervals they lie in.
+        let mut interval = 0;
+        let mut cuts = self.cuts.as_slice();
+        for (slot, count) in counts {
+            let at = resolution.start_of(*slot);
+            let passed = match cuts {
+                [_, next, ..] if at < *next => 0,
+                [_, _, next, ..] if at < *next => 1,
+                _ => cuts.partition_point(|cut| *cut <= at).saturating_sub(1),
+            };
+            interval += passed;
+            cuts = cuts.get(passed..).unwrap_or_default();
+            let is_inside = self.from <= at && cuts.first().is_some_and(|cut| *cut <= at);
+            if is_inside {
+                series.add_count(interval, *count, counts_here);
+            }
         }
     }
 }

@@ -118,7 +118,7 @@ impl Stored<'_> {
                 continue;
             }
             if known.iter().all(|(subject, _)| *subject != metric.subject) {
-                let kept = Kept { only_failed: false, histograms: false, exemplars: false };
+                let kept = Kept::of(Part::Count);
                 let counted =
                     self.counted(&metric, kept, &Self::edges_of(edges), false, &Some, &mut Places::default())?;
                 let there = counted.into_iter().filter(|one| 0 < one.total()).map(|one| one.labels).collect();

@@ -4,11 +4,15 @@ use crate::latency::{Bucket, SparseHistogram};
 
 /// Below so many entries it is never worth adding up.
 const FEW: usize = 64;
+/// Bits of a count: sorted as one number, entries are sorted fastest.
+const COUNT_BITS: u32 = 48;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
 
 /// What was counted, in no order; a bucket may come several times.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pile {
-    entries: Vec<(Bucket, u64)>,
+    /// Bucket above, count below.
+    entries: Vec<u64>,
     /// Entries at which it is added up the next time.
     sorted_at: usize,
     sum_ns: u128,
@@ -19,23 +23,46 @@ impl Pile {
     pub(super) fn add(&mut self, slot: &SparseHistogram) -> isize {
         let before = self.entries.len();
         self.sum_ns += slot.sum_ns();
-        self.entries.extend_from_slice(slot.entries());
+        for (bucket, count) in slot.entries() {
+            let bucket = u64::from(bucket.index()) << COUNT_BITS;
+            let mut left = *count;
+            while COUNT_MAX < left {
+                self.entries.push(bucket | COUNT_MAX);
+                left -= COUNT_MAX;
+            }
+            self.entries.push(bucket | left);
+        }
         if self.sorted_at.max(FEW) < self.entries.len() {
-            self.entries.sort_unstable_by_key(|(bucket, _)| *bucket);
-            self.entries.dedup_by(|again, first| {
-                let is_same = again.0 == first.0;
-                first.1 += if is_same { again.1 } else { 0 };
-                is_same
-            });
+            self.add_up();
             // Twice as many may come before the next time.
             self.sorted_at = self.entries.len() * 2;
         }
         self.entries.len().cast_signed() - before.cast_signed()
     }
 
+    /// Sorts the entries, and adds up those of a bucket.
+    fn add_up(&mut self) {
+        self.entries.sort_unstable();
+        self.entries.dedup_by(|again, first| {
+            let sum = (*first & COUNT_MAX) + (*again & COUNT_MAX);
+            let is_same = *again >> COUNT_BITS == *first >> COUNT_BITS && sum <= COUNT_MAX;
+            if is_same {
+                *first = (*first & !COUNT_MAX) | sum;
+            }
+            is_same
+        });
+    }
+
+    /// The same with its entries ascending by bucket.
+    pub(super) fn sorted(mut self) -> Self {
+        self.add_up();
+        self
+    }
+
     /// Counts; those of a bucket may stand in several places.
-    pub(super) fn entries(&self) -> &[(Bucket, u64)] {
-        &self.entries
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Bucket, u64)> {
+        let bucket = |entry: &u64| Bucket::from_index(entry >> COUNT_BITS).unwrap_or(Bucket::TOP);
+        self.entries.iter().map(move |entry| (bucket(entry), entry & COUNT_MAX))
     }
 
     /// In nanoseconds.
@@ -66,10 +93,23 @@ mod tests {
         }
         let mut found: BTreeMap<Bucket, u64> = BTreeMap::new();
         for (bucket, count) in pile.entries() {
-            *found.entry(*bucket).or_default() += count;
+            *found.entry(bucket).or_default() += count;
         }
-        assert_eq!((found, pile.sum_ns()), (expected, sum));
-        assert_eq!(pile.entries().len().cast_signed(), held);
-        assert!(pile.entries().len() <= 3 * 300, "it is added up on the way");
+        assert_eq!((&found, pile.sum_ns()), (&expected, sum));
+        assert_eq!(pile.entries().count().cast_signed(), held);
+        assert!(pile.entries().count() <= 3 * 300, "it is added up on the way");
+        assert!(pile.sorted().entries().eq(expected), "each bucket once, ascending");
+    }
+
+    #[test]
+    fn counts_too_large_for_an_entry_take_several() {
+        let count = 3 * COUNT_MAX + 5;
+        let slot = SparseHistogram::from_parts(vec![(Bucket::TOP, count)], 1, 0);
+        let mut pile = Pile::default();
+        pile.add(&slot);
+        pile.add(&slot);
+        let entries: Vec<(Bucket, u64)> = pile.sorted().entries().collect();
+        assert!(entries.iter().all(|(bucket, _)| *bucket == Bucket::TOP));
+        assert_eq!(entries.iter().map(|(_, count)| count).sum::<u64>(), 2 * count);
     }
 }

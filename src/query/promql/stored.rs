@@ -2,7 +2,7 @@
 //! are over by then (contract 5.6).
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -157,7 +157,7 @@ impl<'a> Stored<'a> {
         let heads = &self.snapshot.snapshot.heads;
         if subject == Subject::Spans {
             let conventions = self.query.conventions()?;
-            counting.heads(heads, &|batch, span| SeriesKey::of(batch, span, &conventions).into_owned(), places);
+            counting.heads(heads, &|batch, span| SeriesKey::of(batch, span, &conventions), places);
             return counting.counted();
         }
         let blocks: Vec<Vec<u32>> = heads
@@ -226,8 +226,8 @@ impl Stored<'_> {
             }
             for one in counted {
                 self.may_go_on()?;
-                let samples = samples(metric.part, &one, windows, from_start);
-                let labels = if named { metric.named(one.labels) } else { one.labels };
+                let labels = if named { metric.named(one.labels.clone()) } else { one.labels.clone() };
+                let samples = samples(metric.part, one, windows, from_start);
                 let series = Series { labels, samples };
                 if names_bound(selector) && metric.part == Part::Buckets {
                     let bound = |one: &Series| selector.takes(BUCKET_BOUND, one.labels.get(BUCKET_BOUND));
@@ -243,7 +243,7 @@ impl Stored<'_> {
 }
 
 /// The values of the windows; with `from_start` there is none before the first span. A call that never failed has failed 0 times.
-fn samples(part: Part, counted: &Counted, windows: &Windows, from_start: bool) -> Samples {
+fn samples(part: Part, counted: Counted, windows: &Windows, from_start: bool) -> Samples {
     let within = |before: &[u64], (start, end): &(usize, usize)| {
         let of = |at: usize| before.get(at).copied().unwrap_or(0);
         of(*end).saturating_sub(of(*start))
@@ -266,10 +266,9 @@ fn samples(part: Part, counted: &Counted, windows: &Windows, from_start: bool) -
             Samples::Floats(windows.iter().map(|window| exists(window).then(|| sum(window))).collect())
         }
         Part::Histogram | Part::Buckets => {
+            let sorted: Vec<Option<Pile>> = counted.histograms.into_iter().map(|pile| pile.map(Pile::sorted)).collect();
             let mut sliding = Sliding::default();
-            let value = |window: &(usize, usize)| {
-                exists(window).then(|| sliding.window(&counted.histograms, window.0, window.1))
-            };
+            let value = |window: &(usize, usize)| exists(window).then(|| sliding.window(&sorted, window.0, window.1));
             let values = windows.iter().map(value).collect();
             if part == Part::Buckets { Samples::Buckets(values) } else { Samples::Histograms(values) }
         }
@@ -292,46 +291,62 @@ fn cumulative<T: Copy + Default + std::ops::Add<Output = T>>(numbers: &[T]) -> V
 struct Sliding {
     start: usize,
     end: usize,
-    counts: BTreeMap<Bucket, u64>,
+    /// Ascending by bucket.
+    counts: Vec<(Bucket, u64)>,
     sum_ns: u128,
+    /// Buckets that came in or fell out, ascending.
+    changes: Vec<(Bucket, i64)>,
     last: Option<Rc<Histogram>>,
 }
 
 impl Sliding {
+    /// Of intervals whose entries ascend.
     fn window(&mut self, intervals: &[Option<Pile>], start: usize, end: usize) -> Rc<Histogram> {
-        if start < self.start || end < self.end || self.end < start {
-            *self = Self { start, end: start, ..Self::default() };
+        // What has nothing in common with the window before begins anew.
+        if start < self.start || end < self.end || self.end <= start {
+            *self = Self { start, end: start, changes: std::mem::take(&mut self.changes), ..Self::default() };
         }
-        let mut changed = self.last.is_none();
-        for histogram in intervals.get(self.end..end).unwrap_or_default().iter().flatten() {
-            changed = true;
-            self.sum_ns += histogram.sum_ns();
-            for (bucket, count) in histogram.entries() {
-                *self.counts.entry(*bucket).or_default() += count;
-            }
+        let within = |range: std::ops::Range<usize>| intervals.get(range).unwrap_or_default().iter().flatten();
+        self.changes.clear();
+        for pile in within(self.end..end) {
+            self.sum_ns += pile.sum_ns();
+            self.changes.extend(pile.entries().map(|(bucket, count)| (bucket, count.cast_signed())));
         }
-        for histogram in intervals.get(self.start..start).unwrap_or_default().iter().flatten() {
-            changed = true;
-            self.sum_ns = self.sum_ns.saturating_sub(histogram.sum_ns());
-            for (bucket, count) in histogram.entries() {
-                if let Some(known) = self.counts.get_mut(bucket) {
-                    *known = known.saturating_sub(*count);
-                    if *known == 0 {
-                        let _gone = self.counts.remove(bucket);
-                    }
-                }
-            }
+        for pile in within(self.start..start) {
+            self.sum_ns = self.sum_ns.saturating_sub(pile.sum_ns());
+            self.changes.extend(pile.entries().map(|(bucket, count)| (bucket, -count.cast_signed())));
         }
         (self.start, self.end) = (start, end);
         match &self.last {
-            Some(same) if !changed => Rc::clone(same),
+            Some(same) if self.changes.is_empty() => Rc::clone(same),
             _ => {
-                let new =
-                    Rc::new(Histogram::of(self.counts.iter().map(|(bucket, count)| (*bucket, *count)), self.sum_ns));
+                self.apply();
+                let new = Rc::new(Histogram::of(self.counts.iter().copied(), self.sum_ns));
                 self.last = Some(Rc::clone(&new));
                 new
             }
         }
+    }
+
+    /// Makes the counts what they are with the changes, in one pass.
+    fn apply(&mut self) {
+        // Few lists that ascend lie one behind the other: a stable sort merges them.
+        self.changes.sort_by_key(|(bucket, _)| *bucket);
+        let mut changed = Vec::with_capacity(self.counts.len() + self.changes.len());
+        let mut known = self.counts.iter().copied().peekable();
+        for same in self.changes.chunk_by(|a, b| a.0 == b.0) {
+            let Some((bucket, _)) = same.first() else { continue };
+            while let Some(before) = known.next_if(|(known, _)| known < bucket) {
+                changed.push(before);
+            }
+            let before = known.next_if(|(known, _)| known == bucket).map_or(0, |(_, count)| count);
+            let count = same.iter().fold(before, |count, (_, change)| count.saturating_add_signed(*change));
+            if 0 < count {
+                changed.push((*bucket, count));
+            }
+        }
+        changed.extend(known);
+        self.counts = changed;
     }
 }
 

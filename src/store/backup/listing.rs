@@ -4,7 +4,7 @@
 //! spandrel-backup 1
 //! program 0.1.0
 //! began 2026-11-24T01:39:15Z
-//! format spandrel 1
+//! format spandrel 2
 //! partition sealed 4 1234567 20261124T003915Z-000001       (form, files, bytes, name)
 //! partition journal 1 65536 20261124T013915Z-000002
 //! file 524288 9f0c3a5577aa0011 partitions/20261124T003915Z-000001/BLOCKS
@@ -115,7 +115,7 @@ mod tests {
         let list = BackupList {
             program: "0.1.0".to_owned(),
             began: "2026-11-24T01:39:15Z".to_owned(),
-            format: "spandrel 1".to_owned(),
+            format: "spandrel 2".to_owned(),
             partitions: vec![BackupPartition { name: "x-1".to_owned(), sealed: true, files: 2, bytes: 9 }],
             files: vec![(9, 0xabc, "partitions/x-1/store/db with space".to_owned())],
         };

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::block::Block;
-use crate::latency::{Exemplar, Resolution, Slot};
+use crate::latency::{Exemplar, Resolution, SeriesWanted, Slot, Take};
 use crate::limits::{LONG_TERM_EXEMPLARS_MAX, NEIGHBOUR_SECS, STRADDLING_SECS};
 use crate::model::{DurationNanos, SeriesKey, TimeRange, TraceId, UnixNanos};
 
@@ -181,15 +181,19 @@ fn long_term(showing: &[Showing<'_>]) -> Result<BTreeSet<TraceId>, StoreError> {
         let series = one.open.rollup_series()?;
         let (mut exemplars, mut places) = (Vec::new(), BTreeSet::new());
         for window in one.open.rollup_windows(Resolution::Hour) {
-            one.open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-                let Some(key) = series.get(number as usize).filter(|key| key.entry && key.family.is_none()) else {
-                    return;
-                };
-                for exemplar in &latency.exemplars {
-                    exemplars.push((Arc::clone(key), slot, *exemplar));
-                    let _new = places.insert((exemplar.block, exemplar.row));
-                }
-            })?;
+            one.open.rollup(window).read(
+                &SeriesWanted::ALL,
+                Slot::ALL,
+                Take::Exemplars(&mut |number, slot, latency| {
+                    let Some(key) = series.get(number as usize).filter(|key| key.entry && key.family.is_none()) else {
+                        return;
+                    };
+                    for exemplar in &latency.exemplars {
+                        exemplars.push((Arc::clone(key), slot, *exemplar));
+                        let _new = places.insert((exemplar.block, exemplar.row));
+                    }
+                }),
+            )?;
         }
         let of_input = one.traces_at(&places)?;
         let pinned = if one.is_later { Some(one.open.pinned()?) } else { None };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::latency::{Exemplar, Resolution, Slot, SlotTableBuilder};
+use crate::latency::{Exemplar, Resolution, SeriesWanted, Slot, SlotTableBuilder, Take};
 use crate::model::SeriesKey;
 
 use super::super::pack::PackWriter;
@@ -83,19 +83,25 @@ impl Table {
         moves: &Moves,
         totals: &mut Totals,
     ) -> Result<(), StoreError> {
-        input.open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, slot, latency| {
-            let at = number as usize;
-            let (Some(key), Some(Some(new))) = (numbering.series.get(at), numbering.numbers.get(at)) else { return };
-            if !stays(plan, key, window.resolution) {
-                return;
-            }
-            replace(&mut latency.exemplars, |block, row| moves.place(input_no, block, row));
-            self.builder.add(*new, slot, latency);
-            self.is_empty = false;
-            let (count, sum) = totals.entry((window.resolution, Arc::clone(key))).or_default();
-            *count += latency.histogram.count();
-            *sum += latency.histogram.sum_ns();
-        })
+        input.open.rollup(window).read(
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Exemplars(&mut |number, slot, latency| {
+                let at = number as usize;
+                let (Some(key), Some(Some(new))) = (numbering.series.get(at), numbering.numbers.get(at)) else {
+                    return;
+                };
+                if !stays(plan, key, window.resolution) {
+                    return;
+                }
+                replace(&mut latency.exemplars, |block, row| moves.place(input_no, block, row));
+                self.builder.add(*new, slot, latency);
+                self.is_empty = false;
+                let (count, sum) = totals.entry((window.resolution, Arc::clone(key))).or_default();
+                *count += latency.histogram.count();
+                *sum += latency.histogram.sum_ns();
+            }),
+        )
     }
 }
 
@@ -116,12 +122,16 @@ pub(super) fn totals(open: &OpenPartition) -> Result<Totals, StoreError> {
     let mut totals = Totals::new();
     for resolution in Resolution::ALL {
         for window in open.rollup_windows(resolution) {
-            open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, _, latency| {
-                let Some(key) = series.get(number as usize) else { return };
-                let (count, sum) = totals.entry((resolution, Arc::clone(key))).or_default();
-                *count += latency.histogram.count();
-                *sum += latency.histogram.sum_ns();
-            })?;
+            open.rollup(window).read(
+                &SeriesWanted::ALL,
+                Slot::ALL,
+                Take::Histograms(&mut |number, _, latency| {
+                    let Some(key) = series.get(number as usize) else { return };
+                    let (count, sum) = totals.entry((resolution, Arc::clone(key))).or_default();
+                    *count += latency.histogram.count();
+                    *sum += latency.histogram.sum_ns();
+                }),
+            )?;
         }
     }
     Ok(totals)

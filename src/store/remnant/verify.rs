@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::latency::{Bucket, Resolution, Slot};
+use crate::latency::{Bucket, Resolution, SeriesWanted, Slot, Take};
 use crate::model::{DurationNanos, SeriesKey};
 
 use super::super::seal::{self, Tally};
@@ -122,15 +122,19 @@ fn exemplars(open: &OpenPartition) -> Result<Wrong, StoreError> {
     let series = open.rollup_series()?;
     let mut twice = false;
     for window in Resolution::ALL.into_iter().flat_map(|resolution| open.rollup_windows(resolution)) {
-        open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |number, _, latency| {
-            // Families show spans that their own series may show too.
-            let Some(key) = series.get(number as usize).filter(|key| key.family.is_none()) else { return };
-            for exemplar in &latency.exemplars {
-                let of_block = wanted.entry(u64::from(exemplar.block)).or_default();
-                let before = of_block.insert(exemplar.row, (exemplar.bucket(), Arc::clone(key)));
-                twice |= before.is_some_and(|before| before != (exemplar.bucket(), Arc::clone(key)));
-            }
-        })?;
+        open.rollup(window).read(
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Exemplars(&mut |number, _, latency| {
+                // Families show spans that their own series may show too.
+                let Some(key) = series.get(number as usize).filter(|key| key.family.is_none()) else { return };
+                for exemplar in &latency.exemplars {
+                    let of_block = wanted.entry(u64::from(exemplar.block)).or_default();
+                    let before = of_block.insert(exemplar.row, (exemplar.bucket(), Arc::clone(key)));
+                    twice |= before.is_some_and(|before| before != (exemplar.bucket(), Arc::clone(key)));
+                }
+            }),
+        )?;
     }
     if twice {
         return Ok(Err("one span is shown for two series or buckets".to_owned()));

@@ -1,7 +1,7 @@
 //! Calls whose halves come in different blocks.
 
 use super::*;
-use crate::latency::SlotLatency;
+use crate::latency::{SeriesWanted, SlotLatency, Take};
 use crate::model::{SpanId, SpanKind};
 
 /// One half of a call that is still within its wait.
@@ -29,7 +29,7 @@ fn in_blocks(open: &OpenPartition) -> u64 {
             let is_call = matches!(key.family, Some(crate::model::Family::Edge { .. }));
             found += if is_call && key.kind == SpanKind::Server { latency.histogram.count() } else { 0 };
         };
-        open.block_slots(block_no, 0..u32::MAX, Slot::ALL, &mut each).unwrap();
+        open.block_slots(block_no, &SeriesWanted::ALL, Slot::ALL, Take::Histograms(&mut each)).unwrap();
     }
     found
 }

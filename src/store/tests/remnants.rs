@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::*;
-use crate::latency::Exemplar;
+use crate::latency::{Exemplar, SeriesWanted, Take};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
@@ -51,9 +51,13 @@ fn counts(open: &OpenPartition, resolution: Resolution) -> BTreeMap<(String, Slo
 fn exemplars(open: &OpenPartition) -> Vec<(Exemplar, TraceId)> {
     let mut found = Vec::new();
     for window in Resolution::ALL.into_iter().flat_map(|resolution| open.rollup_windows(resolution)) {
-        let read = open.rollup(window).read(0..u32::MAX, Slot::ALL, &mut |_, _, latency| {
-            found.extend(latency.exemplars.iter().copied());
-        });
+        let read = open.rollup(window).read(
+            &SeriesWanted::ALL,
+            Slot::ALL,
+            Take::Exemplars(&mut |_, _, latency| {
+                found.extend(latency.exemplars.iter().copied());
+            }),
+        );
         read.unwrap();
     }
     let trace = |one: &Exemplar| open.spans(u64::from(one.block), &[one.row]).unwrap().spans[0].trace_id;
