@@ -98,7 +98,7 @@ impl Edges<'_> {
             return;
         }
         for (kind, side) in [(SpanKind::Server, call.server), (SpanKind::Client, call.client)] {
-            let (key, Some(side)) = (call.series(kind), side) else { continue };
+            let (key, Some(side)) = (call.edge.series(kind), side) else { continue };
             let Some(ends) = self.ends(&key) else { continue };
             let mut slot = SlotLatency::default();
             slot.histogram.record(side.latency);

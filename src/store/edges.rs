@@ -7,7 +7,6 @@
 //! call counts twice. (Names and rules: the service graph of Grafana Tempo, "servicegraphs" processor.)
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::block::{self, Located, RowRef, span_at};
@@ -21,15 +20,12 @@ use super::{HeadPart, Snapshot, Store};
 
 /// Client of requests whose sender is unknown.
 const USER: &str = "user";
-/// Attributes that name a database, the first one counts.
-const DATABASE_KEYS: [&str; 4] = ["db.namespace", "db.name", "db.system", "db.system.name"];
-/// Attributes that name a peer without spans, the first one counts.
-const PEER_KEYS: [&str; 4] = ["peer.service", "db.name", "db.system", "db.system.name"];
 
 /// One call that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    pub(super) edge: Edge,
+    /// Between whom.
+    pub edge: Edge,
     /// When it is counted: where the client span starts, or the server span when there is none.
     pub at: UnixNanos,
     /// As the client saw it; `None` when it sends no spans.
@@ -40,7 +36,7 @@ pub struct Call {
 
 /// What calls have in common that count together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Edge {
+pub struct Edge {
     client: Arc<End>,
     server: Arc<End>,
     connection: Connection,
@@ -56,16 +52,14 @@ pub struct Side {
     pub row: Option<u32>,
 }
 
-impl Call {
-    /// The series of one end.
-    pub fn series(&self, kind: SpanKind) -> SeriesKey<'static> {
-        self.edge.series(kind)
-    }
-}
-
 impl Edge {
-    /// Of the server, with the client as its family.
-    pub(super) fn series(&self, kind: SpanKind) -> SeriesKey<'static> {
+    /// ERROR when either side failed.
+    pub fn status(&self) -> SpanStatus {
+        if self.is_error { SpanStatus::Error } else { SpanStatus::Unset }
+    }
+
+    /// The series of one end: of the server, with the client as its family.
+    pub fn series(&self, kind: SpanKind) -> SeriesKey<'static> {
         let owned = |text: &str| Cow::Owned(text.to_owned());
         let (namespace, client) = (owned(&self.client.namespace), owned(&self.client.service));
         SeriesKey {
@@ -73,7 +67,7 @@ impl Edge {
             service: owned(&self.server.service),
             span_name: Cow::Borrowed(""),
             kind,
-            status: if self.is_error { SpanStatus::Error } else { SpanStatus::Unset },
+            status: self.status(),
             entry: false,
             family: Some(Family::Edge { namespace, client, connection: self.connection }),
         }
@@ -115,7 +109,7 @@ type Candidate<'a> = (u32, Located<'a>, Arc<End>);
 /// Gives every call whose second half is in these rows, which are as `block::order` gave them.
 pub(super) fn calls(part: &HeadPart, rows: &[RowRef], pairing: &mut Pairing<'_>, each: &mut dyn FnMut(Call)) {
     let located = (0..).zip(rows).filter_map(|(no, row)| Some((no, row.batch, span_at(&part.batches, *row)?)));
-    let mut names: HashMap<(u32, u32), Arc<End>> = HashMap::new();
+    let mut names: Vec<Vec<Option<Arc<End>>>> = vec![Vec::new(); part.batches.len()];
     let mut trace: Vec<Candidate<'_>> = Vec::new();
     for (row, batch_no, (batch, span)) in located {
         if trace.last().is_some_and(|(_, (_, last), _)| last.trace_id != span.trace_id) {
@@ -123,7 +117,10 @@ pub(super) fn calls(part: &HeadPart, rows: &[RowRef], pairing: &mut Pairing<'_>,
             trace.clear();
         }
         if SpanKind::from(span.kind) != SpanKind::Internal && span.latency().is_some() {
-            let of = names.entry((batch_no, batch.scope(span).resource)).or_insert_with(|| {
+            let Some(names) = names.get_mut(batch_no as usize) else { continue };
+            names.resize(batch.resources.len(), None);
+            let Some(name) = names.get_mut(batch.scope(span).resource as usize) else { continue };
+            let of = name.get_or_insert_with(|| {
                 let (namespace, service) = batch.service_of(span);
                 Arc::new(End { namespace: namespace.into_owned(), service: service.into_owned() })
             });
@@ -142,17 +139,19 @@ fn calls_of_trace(trace: &[Candidate<'_>], horizon: UnixNanos, pairing: &mut Pai
     let of_kinds = |wanted: [SpanKind; 2]| {
         trace.iter().filter(move |(_, (_, span), _)| wanted.contains(&SpanKind::from(span.kind)))
     };
-    let mut clients: HashMap<SpanId, (&Candidate<'_>, bool)> = HashMap::new();
-    for candidate in of_kinds([SpanKind::Client, SpanKind::Producer]) {
-        let (_, (_, span), _) = candidate;
-        let _first_of_its_id = clients.entry(span.span_id).or_insert((candidate, false));
-    }
+    let clients = of_kinds([SpanKind::Client, SpanKind::Producer]);
+    let mut clients: Vec<(SpanId, &Candidate<'_>, bool)> =
+        clients.map(|candidate| (candidate.1.1.span_id, candidate, false)).collect();
+    // The first of an id counts.
+    clients.sort_by_key(|(id, ..)| *id);
+    clients.dedup_by_key(|(id, ..)| *id);
+    let place = |clients: &[(SpanId, &Candidate<'_>, bool)], id| clients.binary_search_by_key(&id, |(id, ..)| *id).ok();
     for candidate in of_kinds([SpanKind::Server, SpanKind::Consumer]) {
         let (_, (_, span), _) = candidate;
         // Zipkin gives both ends of a call one id.
-        let caller = if clients.contains_key(&span.parent_span_id) { span.parent_span_id } else { span.span_id };
+        let caller = place(&clients, span.parent_span_id).or_else(|| place(&clients, span.span_id));
         let server = half(candidate, horizon);
-        if let Some((client, met)) = clients.get_mut(&caller) {
+        if let Some((_, client, met)) = caller.and_then(|caller| clients.get_mut(caller)) {
             *met = true;
             each(matched(&half(client, horizon), &server));
         } else if span.parent_span_id.is_zero() {
@@ -163,19 +162,19 @@ fn calls_of_trace(trace: &[Candidate<'_>], horizon: UnixNanos, pairing: &mut Pai
             pairing.servers.keep((span.trace_id, span.parent_span_id), server);
         }
     }
-    for (span_id, (candidate, met)) in clients {
+    for (span_id, candidate, met) in clients {
         if met {
             continue;
         }
         let (_, (batch, span), _) = candidate;
-        let client = half(candidate, horizon);
+        let (client, named) = (half(candidate, horizon), Named::by(batch, span));
         let nameless = |service| Arc::new(End { namespace: String::new(), service });
-        if let Some(database) = database(batch, span) {
+        if let Some(database) = named.database() {
             each(without_server(&client, &nameless(database), Connection::Database));
         } else if let Some(server) = pairing.servers.take((span.trace_id, span_id)) {
             each(matched(&client, &server));
         } else {
-            pairing.clients.keep((span.trace_id, span_id), Half { peer: peer(batch, span).map(nameless), ..client });
+            pairing.clients.keep((span.trace_id, span_id), Half { peer: named.peer().map(nameless), ..client });
         }
     }
 }
@@ -230,29 +229,61 @@ fn without_server(client: &Half, server: &Arc<End>, connection: Connection) -> C
     }
 }
 
-/// What a client span that names a database calls.
-fn database(batch: &SpanBatch, span: &Span) -> Option<String> {
-    let database = first_text(batch, span, &DATABASE_KEYS)?;
-    let named = first_text(batch, span, &["peer.service", "server.address"]);
-    Some(named.or_else(|| network_peer(batch, span)).unwrap_or(database))
+/// What a client span says of whom it calls.
+#[derive(Default)]
+struct Named<'a> {
+    db_namespace: Cow<'a, str>,
+    db_name: Cow<'a, str>,
+    db_system: Cow<'a, str>,
+    db_system_name: Cow<'a, str>,
+    peer_service: Cow<'a, str>,
+    server_address: Cow<'a, str>,
+    network_peer_address: Cow<'a, str>,
+    network_peer_port: Option<i64>,
 }
 
-/// What a client span calls by its own account.
-fn peer(batch: &SpanBatch, span: &Span) -> Option<String> {
-    first_text(batch, span, &PEER_KEYS)
+impl<'a> Named<'a> {
+    /// In one pass; the last attribute of a name counts, and what is no text is none.
+    fn by(batch: &'a SpanBatch, span: &Span) -> Self {
+        let mut named = Self::default();
+        for attribute in batch.attributes(span.attributes) {
+            let text = match batch.text(attribute.key) {
+                b"db.namespace" => &mut named.db_namespace,
+                b"db.name" => &mut named.db_name,
+                b"db.system" => &mut named.db_system,
+                b"db.system.name" => &mut named.db_system_name,
+                b"peer.service" => &mut named.peer_service,
+                b"server.address" => &mut named.server_address,
+                b"network.peer.address" => &mut named.network_peer_address,
+                b"network.peer.port" => {
+                    named.network_peer_port = if let Value::Int(port) = attribute.value { Some(port) } else { None };
+                    continue;
+                }
+                _ => continue,
+            };
+            *text = match attribute.value {
+                Value::String(value) => batch.text_lossy(value),
+                _ => Cow::Borrowed(""),
+            };
+        }
+        named
+    }
+
+    /// What a client span that names a database calls.
+    fn database(&self) -> Option<String> {
+        let database = first_of([&self.db_namespace, &self.db_name, &self.db_system, &self.db_system_name])?;
+        let address = &self.network_peer_address;
+        let peer = self.network_peer_port.map(|port| format!("{address}:{port}"));
+        let peer = (!address.is_empty()).then(|| peer.unwrap_or_else(|| address.to_string()));
+        Some(first_of([&self.peer_service, &self.server_address]).or(peer).unwrap_or(database))
+    }
+
+    /// What it calls by its own account.
+    fn peer(&self) -> Option<String> {
+        first_of([&self.peer_service, &self.db_name, &self.db_system, &self.db_system_name])
+    }
 }
 
-fn first_text(batch: &SpanBatch, span: &Span, keys: &[&str]) -> Option<String> {
-    let texts = keys.iter().filter_map(|key| batch.string_attribute(span.attributes, key));
-    texts.map(Cow::into_owned).find(|text| !text.is_empty())
-}
-
-fn network_peer(batch: &SpanBatch, span: &Span) -> Option<String> {
-    let address = first_text(batch, span, &["network.peer.address"])?;
-    let is_port = |key: &[u8]| key == b"network.peer.port";
-    let port = batch.attributes(span.attributes).iter().rev().find(|attribute| is_port(batch.text(attribute.key)));
-    Some(match port.map(|attribute| attribute.value) {
-        Some(Value::Int(port)) => format!("{address}:{port}"),
-        _ => address,
-    })
+fn first_of<const N: usize>(texts: [&str; N]) -> Option<String> {
+    texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned)
 }

@@ -61,7 +61,7 @@ pub use backup::{
 pub use check::{DatabaseReport, IdleDir, IdlePartition, Standing};
 pub use checkpoint::Checkpointed;
 pub use copying::Progress;
-pub use edges::{Call, Side, SnapshotOfCalls};
+pub use edges::{Call, Edge, Side, SnapshotOfCalls};
 pub use head::{FrozenHead, HeadPart};
 pub use keep::KeepRule;
 pub use manifest::Manifest;

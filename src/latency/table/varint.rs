@@ -56,12 +56,23 @@ impl<'a> Cursor<'a> {
     }
 
     /// A number of at most ten bytes: the common kind, kept apart from `u128` for speed.
+    #[inline]
     pub(super) fn u64(&mut self) -> Result<u64, Damaged> {
-        // Most are below 128.
-        if let Some((byte @ 0..0x80, rest)) = self.0.split_first() {
-            self.0 = rest;
-            return Ok(u64::from(*byte));
+        // Most have one byte or two.
+        match self.0 {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high @ 0..0x80, rest @ ..] => {
+                self.0 = rest;
+                Ok(u64::from(*high) << 7 | u64::from(*low & 0x7f))
+            }
+            _ => self.long_u64(),
         }
+    }
+
+    fn long_u64(&mut self) -> Result<u64, Damaged> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -81,11 +92,14 @@ impl<'a> Cursor<'a> {
         u32::try_from(self.u64()?).map_err(|_| Damaged { what: "number too long" })
     }
 
+    #[inline]
     pub(super) fn u128(&mut self) -> Result<u128, Damaged> {
-        if let Some((byte @ 0..0x80, rest)) = self.0.split_first() {
-            self.0 = rest;
-            return Ok(u128::from(*byte));
-        }
+        // As long as nine bytes it fits into half of it.
+        let is_short = self.0.iter().take(9).any(|byte| *byte < 0x80);
+        if is_short { self.u64().map(u128::from) } else { self.long_u128() }
+    }
+
+    fn long_u128(&mut self) -> Result<u128, Damaged> {
         let mut value = 0;
         for shift in (0..128).step_by(7) {
             let byte = self.byte()?;

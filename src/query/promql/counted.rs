@@ -16,8 +16,14 @@ use super::eval::{POINTS_HELD_MAX, too_much};
 use super::labels::Labels;
 use super::pile::Pile;
 
-/// Which stored series count, and under which labels; `None` leaves one out.
-pub(super) type LabelsOf<'a> = &'a dyn Fn(&SeriesKey<'_>) -> Option<Labels>;
+/// Which stored series count.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    /// Those of other services do not: told without a look at their labels. Edges are of their server's.
+    pub(super) service: Option<&'a str>,
+    /// Under which labels; `None` leaves one out.
+    pub(super) labels_of: &'a dyn Fn(&SeriesKey<'_>) -> Option<Labels>,
+}
 
 /// What is kept of each interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +85,7 @@ impl Counted {
 /// Counts while a store is walked through.
 pub(super) struct Counting<'a> {
     subject: Subject,
-    labels_of: LabelsOf<'a>,
+    asked: Chosen<'a>,
     kept: Kept,
     /// Intervals begin at these, ascending; the last one ends the last interval.
     cuts: Vec<UnixNanos>,
@@ -90,6 +96,8 @@ pub(super) struct Counting<'a> {
     held: usize,
     numbers: HashMap<Labels, usize>,
     known: HashMap<Arc<SeriesKey<'static>>, Option<usize>>,
+    /// By where the key lies, as long as this holds it: lists of one partition share theirs.
+    places: HashMap<usize, (Arc<SeriesKey<'static>>, Option<usize>)>,
     /// Of the series that were chosen last.
     chosen: Vec<usize>,
     /// That was counted in last.
@@ -97,9 +105,10 @@ pub(super) struct Counting<'a> {
 }
 
 impl<'a> Counting<'a> {
-    pub(super) fn new(subject: Subject, labels_of: LabelsOf<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
-        let (series, held, numbers, known, chosen, last_interval) = Default::default();
-        Self { subject, labels_of, kept, cuts, from: UnixNanos(0), series, held, numbers, known, chosen, last_interval }
+    pub(super) fn new(subject: Subject, asked: Chosen<'a>, kept: Kept, cuts: Vec<UnixNanos>) -> Self {
+        let (series, held, numbers, known, places, chosen, last_interval) = Default::default();
+        let from = UnixNanos(0);
+        Self { subject, asked, kept, cuts, from, series, held, numbers, known, places, chosen, last_interval }
     }
 
     /// What was counted.
@@ -117,7 +126,11 @@ impl<'a> Counting<'a> {
     }
 
     /// The number of the series that a stored one counts in.
-    fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
+    pub(super) fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
+        let is_of_subject = key.family.is_none() == (self.subject == Subject::Spans);
+        if !is_of_subject || self.asked.service.is_some_and(|service| *key.service != *service) {
+            return None;
+        }
         let known: &HashMap<Arc<SeriesKey<'_>>, Option<usize>> = &self.known;
         if let Some(known) = known.get(key) {
             return *known;
@@ -131,7 +144,7 @@ impl<'a> Counting<'a> {
         if self.is_full() {
             return None;
         }
-        let labels = (self.labels_of)(key)?;
+        let labels = (self.asked.labels_of)(key)?;
         let n = self.cuts.len().saturating_sub(1);
         let next = self.series.len();
         let number = *self.numbers.entry(labels).or_insert_with_key(|labels| {
@@ -179,19 +192,8 @@ impl<'a> Counting<'a> {
         }
     }
 
-    /// One span or call of a head.
+    /// One span or call of a head, in the series of that number.
     pub(super) fn add_one(
-        &mut self,
-        key: &SeriesKey<'_>,
-        at: UnixNanos,
-        latency: DurationNanos,
-        place: Option<(u32, u32)>,
-    ) {
-        let Some(number) = self.number(key) else { return };
-        self.add_numbered(number, at, key.status, latency, place);
-    }
-
-    fn add_numbered(
         &mut self,
         number: usize,
         at: UnixNanos,
@@ -224,7 +226,7 @@ impl<'a> Counting<'a> {
                 let look = (span.scope, batch.text(span.name), kind, status);
                 let number = *looks.entry(look).or_insert_with(|| self.number(&key_of(batch, span)));
                 if let Some(number) = number.filter(|_| seen.insert(span.key())) {
-                    self.add_numbered(number, at, status, latency, Some((block, row)));
+                    self.add_one(number, at, status, latency, Some((block, row)));
                 }
             }
         }
@@ -240,11 +242,30 @@ impl Visitor for Counting<'_> {
     fn choose(&mut self, series: &SeriesList) -> Vec<u32> {
         let mut numbers = Vec::new();
         self.chosen.clear();
-        for (at, key) in (0..).zip(series.iter()) {
-            if let Some(number) = self.number(key) {
+        let service = self.asked.service;
+        let mut choose = |at: u32, key: &Arc<SeriesKey<'static>>| {
+            let place = Arc::as_ptr(key).addr();
+            let known = self.places.get(&place).map(|(_, number)| *number);
+            let number = known.unwrap_or_else(|| {
+                let number = self.number(key);
+                let _new = self.places.insert(place, (Arc::clone(key), number));
+                number
+            });
+            if let Some(number) = number {
                 numbers.push(at);
                 self.chosen.push(number);
             }
+        };
+        match service {
+            // One service in several namespaces may stand anywhere in the list.
+            Some(service) => {
+                let mut of_service: Vec<u32> = series.of_service(service).collect();
+                of_service.sort_unstable();
+                of_service
+                    .into_iter()
+                    .for_each(|at| series.get(at as usize).into_iter().for_each(|key| choose(at, key)));
+            }
+            None => (0..).zip(series.iter()).for_each(|(at, key)| choose(at, key)),
         }
         numbers
     }

@@ -109,9 +109,8 @@ impl Evaluator<'_> {
         grid: &[Millis],
     ) -> Result<Option<Vec<Series>>, PromError> {
         let Ranged::Selected { selector, range, shift } = of else { return Ok(None) };
-        let grown = self.source.increase(selector, *range, &self.shifted(*shift, grid), grouping)?;
         let factor = if function == OverTime::Rate { 1.0 / secs(*range) } else { 1.0 };
-        Ok(grown.map(|series| series.into_iter().map(|one| functions::scaled(one, factor)).collect()))
+        self.source.increase(selector, *range, &self.shifted(*shift, grid), factor, grouping)
     }
 
     fn over_time(

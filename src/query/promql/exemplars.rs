@@ -12,7 +12,7 @@ use super::histogram::{BOUNDS, bound_of};
 use super::labels::{BUCKET_BOUND, Labels};
 use super::series::Millis;
 use super::source::Selector;
-use super::stored::{Stored, metrics_of, millis_of, takes_others};
+use super::stored::{Asked, Stored, metrics_of, millis_of};
 use super::{PromError, PromQuery};
 use crate::latency::{Exemplar, counting_instant};
 use crate::model::{DurationNanos, SpanId, TraceId, UnixNanos};
@@ -77,11 +77,11 @@ impl Query {
         for selector in selectors {
             for metric in metrics_of(selector) {
                 let mut places = Places::default();
-                let of = |labels: Labels| takes_others(selector, &labels).then_some(labels);
+                let asked = Asked { selector: Some(selector), grouping: None };
                 let kept = Kept { exemplars: true, ..Kept::of(metric.part) };
                 let edges = Stored::edges_of([question.start, question.end]);
                 let counted =
-                    stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, &of, &mut places)?;
+                    stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, asked, &mut places)?;
                 let bound = |latency: DurationNanos| match metric.part {
                     Part::Buckets => BOUNDS.get(bound_of(latency)).map_or("", String::as_str),
                     _ => "",

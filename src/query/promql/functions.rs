@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use regex::Regex;
 
@@ -143,19 +142,6 @@ fn kept_where(series: Vec<Series>, is_kept: impl Fn(usize) -> bool) -> Vec<Serie
         samples => Series { labels: one.labels, samples },
     };
     series.into_iter().map(keep).filter(|one| !one.samples.is_empty()).collect()
-}
-
-/// Everything of it, `factor` times.
-pub(super) fn scaled(series: Series, factor: f64) -> Series {
-    let histograms = |values: Vec<Option<Rc<Histogram>>>| -> Vec<Option<Rc<Histogram>>> {
-        values.into_iter().map(|value| Some(super::eval::rc_scaled(&value?, factor))).collect()
-    };
-    let samples = match series.samples {
-        Samples::Floats(values) => Samples::Floats(values.into_iter().map(|value| Some(value? * factor)).collect()),
-        Samples::Histograms(values) => Samples::Histograms(histograms(values)),
-        Samples::Buckets(values) => Samples::Buckets(histograms(values)),
-    };
-    Series { labels: series.labels, samples }
 }
 
 fn scalar(series: Vec<Series>, n: usize) -> Vec<f64> {

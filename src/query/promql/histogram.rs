@@ -51,7 +51,9 @@ fn precise(number: u64) -> f64 {
 
 /// The first bound of the classic layout that holds such a latency.
 pub fn bound_of(latency: DurationNanos) -> usize {
-    BOUNDS_NANOS.partition_point(|bound| *bound < latency.0)
+    // Bounds end cells: the first one cell 15, at 2^13 ns.
+    let bound = cell_of(latency.0).saturating_sub(2 * NARROW_CELLS - 1);
+    usize::try_from(bound).map_or(N_BOUNDS - 1, |bound| bound.min(N_BOUNDS - 1))
 }
 
 /// The bucket of a native histogram of schema 3 that holds a latency, as Prometheus numbers them: bucket i reaches up to
@@ -84,11 +86,11 @@ pub struct Cell {
 }
 
 impl Histogram {
-    /// Of counts that ascend by bucket, and the sum of the latencies.
-    pub(super) fn of(counts: impl Iterator<Item = (Bucket, u64)>, sum_ns: u128) -> Self {
+    /// Of counts that ascend by bucket, and the sum of the latencies, `factor` times.
+    pub(super) fn of(counts: impl Iterator<Item = (Bucket, u64)>, sum_ns: u128, factor: f64) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
-        let sum = sum_ns as f64 / 1e9;
-        Self { counts: counts.map(|(bucket, count)| (bucket, precise(count))).collect(), sum }
+        let sum = sum_ns as f64 / 1e9 * factor;
+        Self { counts: counts.map(|(bucket, count)| (bucket, precise(count) * factor)).collect(), sum }
     }
 
     /// Spans, or a fraction of them.
@@ -241,6 +243,16 @@ mod tests {
         assert_eq!(BOUNDS.last().unwrap(), "+Inf");
         for (text, secs) in BOUNDS.iter().zip(bounds_secs()).take(N_BOUNDS - 1) {
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), secs.to_bits(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_bound_of_a_latency_is_the_first_that_is_not_below_it() {
+        for edge in BOUNDS_NANOS.iter().copied().chain([0, 1 << 12, 1 << 36, 1 << 42, u64::MAX - 1]) {
+            for latency in edge.saturating_sub(1)..=edge + 1 {
+                let expected = BOUNDS_NANOS.partition_point(|bound| *bound < latency);
+                assert_eq!(bound_of(DurationNanos(latency)), expected, "{latency} ns");
+            }
         }
     }
 

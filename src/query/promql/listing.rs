@@ -11,7 +11,7 @@ use super::histogram::BOUNDS;
 use super::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
 use super::series::Millis;
 use super::source::Selector;
-use super::stored::{Stored, metrics_of, takes_others};
+use super::stored::{Asked, Stored, metrics_of, takes_others};
 
 /// Series of an answer; each has some hundred bytes.
 const LISTED_MAX: usize = 1_000_000;
@@ -119,8 +119,14 @@ impl Stored<'_> {
             }
             if known.iter().all(|(subject, _)| *subject != metric.subject) {
                 let kept = Kept::of(Part::Count);
-                let counted =
-                    self.counted(&metric, kept, &Self::edges_of(edges), false, &Some, &mut Places::default())?;
+                let counted = self.counted(
+                    &metric,
+                    kept,
+                    &Self::edges_of(edges),
+                    false,
+                    Asked::default(),
+                    &mut Places::default(),
+                )?;
                 let there = counted.into_iter().filter(|one| 0 < one.total()).map(|one| one.labels).collect();
                 known.push((metric.subject, there));
             }

@@ -21,6 +21,7 @@ mod over_time;
 mod parse;
 mod pile;
 pub mod series;
+mod sliding;
 pub mod source;
 mod stored;
 #[cfg(test)]

@@ -53,6 +53,12 @@ impl Pile {
         });
     }
 
+    /// All of these in one.
+    pub(super) fn of(piles: &[&Self]) -> Self {
+        let entries = piles.iter().flat_map(|pile| &pile.entries).copied().collect();
+        Self { entries, sorted_at: 0, sum_ns: piles.iter().map(|pile| pile.sum_ns).sum() }
+    }
+
     /// The same with its entries ascending by bucket.
     pub(super) fn sorted(mut self) -> Self {
         self.add_up();

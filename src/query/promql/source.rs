@@ -53,6 +53,14 @@ impl Selector {
         self.matchers.iter().filter(|matcher| matcher.label == label).all(|matcher| matcher.takes(value))
     }
 
+    /// The only value of a label that is taken, if a condition says so; it may be empty.
+    pub fn only(&self, label: &str) -> Option<&str> {
+        self.matchers.iter().filter(|matcher| matcher.label == label).find_map(|matcher| match &matcher.condition {
+            Condition::Equal(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether a series is taken.
     pub fn takes_all(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|matcher| matcher.takes(labels.get(&matcher.label)))
@@ -67,8 +75,8 @@ pub trait Source {
     /// As reading fails, or `TooMuch`.
     fn at(&self, selector: &Selector, instants: &[Millis]) -> Result<Vec<Series>, PromError>;
 
-    /// How much each counter or histogram grew in `(instant - range, instant]`, exactly, for instants that ascend; without the
-    /// name of the metric. With a grouping, what the series of a group grew together. `None` where nothing but samples is known.
+    /// How much each counter or histogram grew in `(instant - range, instant]`, exactly, times `factor`, for instants that ascend;
+    /// without the name of the metric. With a grouping, what the series of a group grew together. `None` where nothing but samples is known.
     ///
     /// # Errors
     /// As reading fails, or `TooMuch`.
@@ -77,6 +85,7 @@ pub trait Source {
         selector: &Selector,
         range: Millis,
         instants: &[Millis],
+        factor: f64,
         grouping: Option<&Grouping>,
     ) -> Result<Option<Vec<Series>>, PromError>;
 

@@ -2,27 +2,27 @@
 //! are over by then (contract 5.6).
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::rc::Rc;
 use std::time::Instant;
+
+use foldhash::{HashMap, HashSet};
 
 use super::super::rows::WITHIN;
 use super::super::walk::{Places, Slots, Walk};
 use super::super::{Coverage, Query, QueryError, coverage_of};
 use super::catalogue::{METRICS, Metric, Part, Subject};
-use super::counted::{Counted, Counting, Kept};
+use super::counted::{Chosen, Counted, Counting, Kept};
 use super::eval::{POINTS_HELD_MAX, too_much};
-use super::histogram::Histogram;
 use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
 use super::pile::Pile;
 use super::series::{Millis, Sampled, Samples, Series};
+use super::sliding::Sliding;
 use super::source::{Selector, Source};
 use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
-use crate::latency::{Bucket, Resolution};
+use crate::latency::Resolution;
 use crate::limits::SLOT_SECS;
 use crate::model::{SeriesKey, SpanKind, TimeRange, UnixNanos};
-use crate::store::{SnapshotOfCalls, StoreError};
+use crate::store::{Edge, SnapshotOfCalls, StoreError};
 
 /// Tells the sides of a call apart while they are counted: no label of an answer has this name.
 const SIDE: &str = "";
@@ -101,20 +101,24 @@ impl<'a> Stored<'a> {
         kept: Kept,
         edges: &[Millis],
         from_start: bool,
-        labels_of: &dyn Fn(Labels) -> Option<Labels>,
+        asked: Asked<'_>,
         places: &mut Places,
     ) -> Result<Vec<Counted>, PromError> {
+        let label = if metric.subject == Subject::Spans { "service" } else { "server" };
+        let service = asked.selector.and_then(|selector| selector.only(label));
+        let labels_of = |labels: Labels| asked.labels(labels);
         if metric.subject == Subject::Spans {
-            let of = |key: &SeriesKey<'_>| metric.subject.labels(key).and_then(labels_of);
-            return self.of_sides(metric.subject, &of, kept, edges, from_start, places);
+            let labels_of = &|key: &SeriesKey<'_>| metric.subject.labels(key).and_then(labels_of);
+            return self.of_sides(metric.subject, Chosen { service, labels_of }, kept, edges, from_start, places);
         }
         let is_wanted = |key: &SeriesKey<'_>| metric.subject == Subject::Calls || key.kind == SpanKind::Client;
         // Both sides in one pass: places of heads hold as long as no partition follows.
-        let of = |key: &SeriesKey<'_>| {
+        let labels_of = &|key: &SeriesKey<'_>| {
             let labels = metric.subject.labels(key).filter(|_| is_wanted(key)).and_then(labels_of)?;
             Some(labels.with(SIDE, key.kind.as_str()))
         };
-        let all = self.of_sides(metric.subject, &of, kept, edges, from_start, places)?.into_iter();
+        let chosen = Chosen { service, labels_of };
+        let all = self.of_sides(metric.subject, chosen, kept, edges, from_start, places)?.into_iter();
         let (of_server, of_client): (Vec<Counted>, Vec<Counted>) =
             all.partition(|one| one.labels.get(SIDE) == SpanKind::Server.as_str());
         let [mut of_server, of_client] = [of_server, of_client].map(|side| {
@@ -133,7 +137,7 @@ impl<'a> Stored<'a> {
     fn of_sides(
         &self,
         subject: Subject,
-        labels_of: &dyn Fn(&SeriesKey<'_>) -> Option<Labels>,
+        chosen: Chosen<'_>,
         kept: Kept,
         edges: &[Millis],
         from_start: bool,
@@ -142,7 +146,7 @@ impl<'a> Stored<'a> {
         let edges_nanos = edges.iter().map(|edge| nanos(*edge));
         let cuts: Vec<UnixNanos> = from_start.then_some(UnixNanos(0)).into_iter().chain(edges_nanos).collect();
         let (Some(first), Some(last)) = (edges.first(), edges.last()) else { return Ok(Vec::new()) };
-        let mut counting = Counting::new(subject, labels_of, kept, cuts);
+        let mut counting = Counting::new(subject, chosen, kept, cuts);
         let mut parts = vec![(TimeRange { start: nanos(*first), end: nanos(*last) }, Slots::Of(resolution_of(edges)))];
         if from_start {
             parts.push((TimeRange { start: UnixNanos(0), end: nanos(*first) }, Slots::Fewest));
@@ -164,14 +168,20 @@ impl<'a> Stored<'a> {
             .iter()
             .map(|head| head.batches.iter().map(|batch| places.add_head(batch, head.horizon)).collect())
             .collect();
+        let mut numbers: HashMap<(Edge, SpanKind), Option<usize>> = HashMap::default();
         self.snapshot.calls_of_heads(&mut |head, rows, call| {
             let place = |row: u32| {
                 let row = rows.get(row as usize)?;
                 Some((*blocks.get(head)?.get(row.batch as usize)?, row.row))
             };
             for (kind, side) in [(SpanKind::Server, call.server), (SpanKind::Client, call.client)] {
-                if let Some(side) = side {
-                    counting.add_one(&call.series(kind), call.at, side.latency, side.row.and_then(place));
+                let Some(side) = side else { continue };
+                let edge = (call.edge.clone(), kind);
+                let number =
+                    *numbers.entry(edge).or_insert_with_key(|(edge, kind)| counting.number(&edge.series(*kind)));
+                if let Some(number) = number {
+                    let place = side.row.and_then(place);
+                    counting.add_one(number, call.at, call.edge.status(), side.latency, place);
                 }
             }
         });
@@ -182,6 +192,23 @@ impl<'a> Stored<'a> {
 /// The metrics that a selector names.
 pub(super) fn metrics_of(selector: &Selector) -> impl Iterator<Item = &'static Metric> {
     METRICS.iter().filter(|metric| selector.takes(METRIC_NAME, metric.name))
+}
+
+/// Which series are counted: those of a selector, if there is one, and with a grouping those of a group together.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    pub(super) selector: Option<&'a Selector>,
+    pub(super) grouping: Option<&'a Grouping>,
+}
+
+impl Asked<'_> {
+    /// Under which labels a series counts.
+    fn labels(&self, labels: Labels) -> Option<Labels> {
+        if self.selector.is_some_and(|selector| !takes_others(selector, &labels)) {
+            return None;
+        }
+        Some(self.grouping.map_or_else(|| labels.clone(), |grouping| grouping.group(&labels)))
+    }
 }
 
 /// Whether a series is taken by all conditions but those on name and bound.
@@ -199,6 +226,14 @@ fn names_bound(selector: &Selector) -> bool {
 /// Intervals of the counts that lie in a window, first and behind the last.
 type Windows = Vec<(usize, usize)>;
 
+/// What the numbers of windows become.
+struct Form<'a> {
+    /// What was counted since the first span, in series of the metric's name; otherwise how much it grew.
+    from_start: bool,
+    factor: f64,
+    grouping: Option<&'a Grouping>,
+}
+
 impl Stored<'_> {
     /// The series of a selector whose numbers are those of windows between edges.
     fn series(
@@ -206,28 +241,23 @@ impl Stored<'_> {
         selector: &Selector,
         edges: &[Millis],
         windows: &Windows,
-        from_start: bool,
-        grouping: Option<&Grouping>,
-        named: bool,
+        form: &Form<'_>,
     ) -> Result<Vec<Series>, PromError> {
         let mut found = Vec::new();
         for metric in metrics_of(selector) {
             if metric.part != Part::Buckets && !selector.takes(BUCKET_BOUND, "") {
                 continue;
             }
-            let of = |labels: Labels| {
-                takes_others(selector, &labels)
-                    .then(|| grouping.map_or(labels.clone(), |grouping| grouping.group(&labels)))
-            };
-            let kept = Kept::of(metric.part);
-            let counted = self.counted(metric, kept, edges, from_start, &of, &mut Places::default())?;
+            let asked = Asked { selector: Some(selector), grouping: form.grouping };
+            let places = &mut Places::default();
+            let counted = self.counted(metric, Kept::of(metric.part), edges, form.from_start, asked, places)?;
             if POINTS_HELD_MAX < counted.len().saturating_mul(windows.len()) {
                 return Err(too_much());
             }
             for one in counted {
                 self.may_go_on()?;
-                let labels = if named { metric.named(one.labels.clone()) } else { one.labels.clone() };
-                let samples = samples(metric.part, one, windows, from_start);
+                let labels = if form.from_start { metric.named(one.labels.clone()) } else { one.labels.clone() };
+                let samples = samples(metric.part, one, windows, form);
                 let series = Series { labels, samples };
                 if names_bound(selector) && metric.part == Part::Buckets {
                     let bound = |one: &Series| selector.takes(BUCKET_BOUND, one.labels.get(BUCKET_BOUND));
@@ -243,31 +273,31 @@ impl Stored<'_> {
 }
 
 /// The values of the windows; with `from_start` there is none before the first span. A call that never failed has failed 0 times.
-fn samples(part: Part, counted: Counted, windows: &Windows, from_start: bool) -> Samples {
+fn samples(part: Part, counted: Counted, windows: &Windows, form: &Form<'_>) -> Samples {
     let within = |before: &[u64], (start, end): &(usize, usize)| {
         let of = |at: usize| before.get(at).copied().unwrap_or(0);
         of(*end).saturating_sub(of(*start))
     };
     let seen = cumulative(counted.seen());
-    let exists = |window: &(usize, usize)| !from_start || 0 < within(&seen, window);
+    let exists = |window: &(usize, usize)| !form.from_start || 0 < within(&seen, window);
     #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
     match part {
         Part::Count | Part::Failed => {
             let before = cumulative(&counted.counts);
-            let count = |window: &(usize, usize)| exists(window).then(|| within(&before, window) as f64);
+            let count = |window: &(usize, usize)| exists(window).then(|| within(&before, window) as f64 * form.factor);
             Samples::Floats(windows.iter().map(count).collect())
         }
         Part::Sum => {
             let before = cumulative(&counted.sums);
             let sum = |(start, end): &(usize, usize)| {
                 let of = |at: usize| before.get(at).copied().unwrap_or(0);
-                of(*end).saturating_sub(of(*start)) as f64 / 1e9
+                of(*end).saturating_sub(of(*start)) as f64 / 1e9 * form.factor
             };
             Samples::Floats(windows.iter().map(|window| exists(window).then(|| sum(window))).collect())
         }
         Part::Histogram | Part::Buckets => {
             let sorted: Vec<Option<Pile>> = counted.histograms.into_iter().map(|pile| pile.map(Pile::sorted)).collect();
-            let mut sliding = Sliding::default();
+            let mut sliding = Sliding::new(form.factor);
             let value = |window: &(usize, usize)| exists(window).then(|| sliding.window(&sorted, window.0, window.1));
             let values = windows.iter().map(value).collect();
             if part == Part::Buckets { Samples::Buckets(values) } else { Samples::Histograms(values) }
@@ -286,70 +316,6 @@ fn cumulative<T: Copy + Default + std::ops::Add<Output = T>>(numbers: &[T]) -> V
     before
 }
 
-/// A window that moves on: what comes in is added, what falls out subtracted.
-#[derive(Default)]
-struct Sliding {
-    start: usize,
-    end: usize,
-    /// Ascending by bucket.
-    counts: Vec<(Bucket, u64)>,
-    sum_ns: u128,
-    /// Buckets that came in or fell out, ascending.
-    changes: Vec<(Bucket, i64)>,
-    last: Option<Rc<Histogram>>,
-}
-
-impl Sliding {
-    /// Of intervals whose entries ascend.
-    fn window(&mut self, intervals: &[Option<Pile>], start: usize, end: usize) -> Rc<Histogram> {
-        // What has nothing in common with the window before begins anew.
-        if start < self.start || end < self.end || self.end <= start {
-            *self = Self { start, end: start, changes: std::mem::take(&mut self.changes), ..Self::default() };
-        }
-        let within = |range: std::ops::Range<usize>| intervals.get(range).unwrap_or_default().iter().flatten();
-        self.changes.clear();
-        for pile in within(self.end..end) {
-            self.sum_ns += pile.sum_ns();
-            self.changes.extend(pile.entries().map(|(bucket, count)| (bucket, count.cast_signed())));
-        }
-        for pile in within(self.start..start) {
-            self.sum_ns = self.sum_ns.saturating_sub(pile.sum_ns());
-            self.changes.extend(pile.entries().map(|(bucket, count)| (bucket, -count.cast_signed())));
-        }
-        (self.start, self.end) = (start, end);
-        match &self.last {
-            Some(same) if self.changes.is_empty() => Rc::clone(same),
-            _ => {
-                self.apply();
-                let new = Rc::new(Histogram::of(self.counts.iter().copied(), self.sum_ns));
-                self.last = Some(Rc::clone(&new));
-                new
-            }
-        }
-    }
-
-    /// Makes the counts what they are with the changes, in one pass.
-    fn apply(&mut self) {
-        // Few lists that ascend lie one behind the other: a stable sort merges them.
-        self.changes.sort_by_key(|(bucket, _)| *bucket);
-        let mut changed = Vec::with_capacity(self.counts.len() + self.changes.len());
-        let mut known = self.counts.iter().copied().peekable();
-        for same in self.changes.chunk_by(|a, b| a.0 == b.0) {
-            let Some((bucket, _)) = same.first() else { continue };
-            while let Some(before) = known.next_if(|(known, _)| known < bucket) {
-                changed.push(before);
-            }
-            let before = known.next_if(|(known, _)| known == bucket).map_or(0, |(_, count)| count);
-            let count = same.iter().fold(before, |count, (_, change)| count.saturating_add_signed(*change));
-            if 0 < count {
-                changed.push((*bucket, count));
-            }
-        }
-        changed.extend(known);
-        self.counts = changed;
-    }
-}
-
 /// The edges in order, each once.
 fn in_order(edges: impl Iterator<Item = Millis>) -> Vec<Millis> {
     let mut edges: Vec<Millis> = edges.collect();
@@ -363,7 +329,7 @@ impl Source for Stored<'_> {
         let edges = in_order(instants.iter().map(|at| edge(*at)));
         // The interval before the first edge is the first one.
         let windows = instants.iter().map(|at| (0, edges.partition_point(|known| *known <= edge(*at)))).collect();
-        self.series(selector, &edges, &windows, true, None, true)
+        self.series(selector, &edges, &windows, &Form { from_start: true, factor: 1.0, grouping: None })
     }
 
     fn increase(
@@ -371,6 +337,7 @@ impl Source for Stored<'_> {
         selector: &Selector,
         range: Millis,
         instants: &[Millis],
+        factor: f64,
         grouping: Option<&Grouping>,
     ) -> Result<Option<Vec<Series>>, PromError> {
         if grouping.is_some() && !can_be_counted_together(selector, grouping) {
@@ -380,7 +347,7 @@ impl Source for Stored<'_> {
         let edges = in_order(instants.iter().flat_map(|at| <[Millis; 2]>::from(ends(at))));
         let place = |at: Millis| edges.partition_point(|known| *known < at);
         let windows = instants.iter().map(|at| (place(ends(at).0), place(ends(at).1))).collect();
-        self.series(selector, &edges, &windows, false, grouping, false).map(Some)
+        self.series(selector, &edges, &windows, &Form { from_start: false, factor, grouping }).map(Some)
     }
 
     fn samples(&self, selector: &Selector, after: Millis, until: Millis) -> Result<Vec<Sampled>, PromError> {

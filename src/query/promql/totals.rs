@@ -14,7 +14,7 @@ use super::histogram::{BOUNDS, N_BOUNDS, bound_of, bounds_secs, exponential_buck
 use super::labels::Labels;
 use super::pile::Pile;
 use super::series::Millis;
-use super::stored::{Stored, edge, millis_of};
+use super::stored::{Asked, Stored, edge, millis_of};
 use crate::latency::Exemplar;
 use crate::model::DurationNanos;
 
@@ -136,7 +136,7 @@ impl Query {
             if matches!(metric.part, Part::Histogram | Part::Failed) {
                 let kept = Kept { exemplars: metric.part == Part::Histogram, ..Kept::of(metric.part) };
                 let mut places = Places::default();
-                let found = stored.counted(metric, kept, &[from, until], false, &Some, &mut places)?;
+                let found = stored.counted(metric, kept, &[from, until], false, Asked::default(), &mut places)?;
                 counted.push((metric, found, places));
             }
         }

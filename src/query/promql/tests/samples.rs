@@ -98,6 +98,7 @@ impl Source for Known {
         _: &Selector,
         _: Millis,
         _: &[Millis],
+        _: f64,
         _: Option<&Grouping>,
     ) -> Result<Option<Vec<Series>>, PromError> {
         Ok(None)
