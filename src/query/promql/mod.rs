@@ -22,6 +22,7 @@ mod parse;
 mod pile;
 pub mod series;
 pub mod source;
+pub mod sparse;
 mod stored;
 #[cfg(test)]
 mod tests;
