@@ -4,8 +4,8 @@
 //! data/remote-write     "spandrel-remote-write 1\n<milliseconds>\n": every edge up to it was taken, or given up
 //! ```
 //! What is sent is counted from what is stored, so there is no queue: after an outage or a restart the edges that are due are
-//! counted then, a step at a time from `BEHIND_MAX` back, and everything before that in one. A restart begins with counters at 0, as that of any other program
-//! does; nothing between the last edge and the next is missed.
+//! counted then, a step at a time from `BEHIND_MAX` back, and everything before that in one. A restart begins with counters at 0, as
+//! that of any other program does, and 2.0 says when; nothing between the last edge and the next is missed.
 
 mod position;
 mod receiver;

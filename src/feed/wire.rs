@@ -47,9 +47,7 @@ impl Form {
     }
 }
 
-/// The first histogram of counters that began anew. Nothing is said about the others: a receiver compares them.
-const RESET: i32 = 1;
-
+/// Without a reset hint: a receiver compares each one with the one before.
 #[derive(Clone, PartialEq, Message)]
 struct Histogram {
     #[prost(uint64, tag = "1")]
@@ -66,8 +64,6 @@ struct Histogram {
     positive_spans: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "12")]
     positive_deltas: Vec<i64>,
-    #[prost(int32, tag = "14")]
-    reset_hint: i32,
     #[prost(int64, tag = "15")]
     timestamp: i64,
     /// Of 2.0 alone.
@@ -96,7 +92,6 @@ impl Histogram {
             zero_count_int: Some(0),
             positive_spans: spans.collect(),
             positive_deltas: sparse.deltas,
-            reset_hint: if total.first == at { RESET } else { 0 },
             timestamp: at,
             start_timestamp,
         }

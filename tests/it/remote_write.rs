@@ -8,14 +8,13 @@ mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use spandrel::feed::{Histograms, RemoteWrite, Version};
 
-use self::receiver::{Count, Receiver, Reply, Request, ResetHint, Series, ZeroCount, all_written, written};
+use self::receiver::{Count, Labels, Receiver, Reply, Request, Series, ZeroCount, all_written, written};
 use crate::support::{TestServer, now};
 
 const N_SPANS: u64 = 120;
@@ -42,31 +41,39 @@ struct Fed {
     position: PathBuf,
 }
 
-/// Of the spans: 3 ms, 6 ms, ..
+/// 3 ms, 6 ms, ..
+fn latency(no: u64) -> u64 {
+    (no + 1) * 3_000_000
+}
+
 fn latencies() -> impl Iterator<Item = u64> {
-    (1..=N_SPANS).map(|no| no * 3_000_000)
+    (0..N_SPANS).map(latency)
 }
 
 /// They start one second after another; every fifth failed.
-fn spans(since: i64) -> ExportTraceServiceRequest {
+fn spans(since: i64, n: u64, name: fn(u64) -> String) -> ExportTraceServiceRequest {
     let first = u64::try_from(since + STEP).expect("after 1970") * 1_000_000;
-    let span = |(no, latency): (u64, u64)| Span {
+    let span = |no: u64| Span {
         trace_id: (1 + u128::from(no)).to_be_bytes().to_vec(),
         span_id: (1 + no).to_be_bytes().to_vec(),
-        name: "GET \"/\"".to_owned(),
+        name: name(no),
         kind: 2,
         start_time_unix_nano: first + no * 1_000_000_000,
-        end_time_unix_nano: first + no * 1_000_000_000 + latency,
-        status: Some(Status { code: if no % 5 == 0 { 2 } else { 0 }, ..Status::default() }),
+        end_time_unix_nano: first + no * 1_000_000_000 + latency(no),
+        status: Some(Status { code: if no.is_multiple_of(5) { 2 } else { 0 }, ..Status::default() }),
         ..Span::default()
     };
-    let scope_spans = vec![ScopeSpans { spans: (0..).zip(latencies()).map(span).collect(), ..ScopeSpans::default() }];
+    let scope_spans = vec![ScopeSpans { spans: (0..n).map(span).collect(), ..ScopeSpans::default() }];
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
 }
 
 impl Fed {
     /// It does not feed yet.
     fn new() -> Self {
+        Self::of(N_SPANS, |_| "GET \"/\"".to_owned())
+    }
+
+    fn of(n: u64, name: fn(u64) -> String) -> Self {
         let plan = Arc::new(Mutex::new(None::<Plan>));
         let at = Arc::new(Mutex::new(PathBuf::new()));
         let (of_start, told) = (Arc::clone(&plan), Arc::clone(&at));
@@ -81,7 +88,7 @@ impl Fed {
             *told.lock().expect("no panic") = position;
         });
         let since = (i64::try_from(now().0 / 1_000_000).expect("before 292,278,994") - 600_000) / STEP * STEP;
-        server.deliver(&spans(since));
+        server.deliver(&spans(since, n, name));
         let position = at.lock().expect("no panic").clone();
         Self { server, plan, since, position }
     }
@@ -107,7 +114,7 @@ fn taken(_: &Request) -> Reply {
 }
 
 fn has_all(request: &Request) -> bool {
-    request.sum(CALLS) >= N_SPANS as f64
+    request.sum(CALLS) == N_SPANS
 }
 
 /// The edge at which all spans are counted, begun anew for it.
@@ -123,20 +130,21 @@ fn counters_and_classic_buckets_are_those_of_the_spans() {
     assert_eq!(request.version(), "1");
     assert!(request.series.iter().all(|one| one.histogram.is_none()));
     let failed = request.of(CALLS).filter(|one| one.labels["status_code"] == "STATUS_CODE_ERROR");
-    assert_eq!(failed.map(|one| one.sample.expect("a counter").value).sum::<f64>(), 24.0);
-    assert_eq!(request.sum("traces_service_graph_request_total"), N_SPANS as f64);
-    assert_eq!(request.sum("traces_service_graph_request_failed_total"), 24.0);
-    assert_eq!(request.sum("traces_spanmetrics_latency_count"), N_SPANS as f64);
+    assert_eq!(failed.map(|one| one.sample.expect("a counter").value as u64).sum::<u64>(), N_SPANS / 5);
+    assert_eq!(request.sum("traces_service_graph_request_total"), N_SPANS);
+    assert_eq!(request.sum("traces_service_graph_request_failed_total"), N_SPANS / 5);
+    assert_eq!(request.sum("traces_spanmetrics_latency_count"), N_SPANS);
     let secs = latencies().sum::<u64>() as f64 / 1e9;
-    assert!((request.sum("traces_spanmetrics_latency_sum") - secs).abs() < 1e-3 * secs);
-    let mut bounds = BTreeMap::<String, f64>::new();
+    let sum = request.of("traces_spanmetrics_latency_sum").map(|one| one.sample.expect("a counter").value).sum::<f64>();
+    assert!((sum - secs).abs() < 1e-3 * secs);
+    let mut bounds = BTreeMap::<String, u64>::new();
     for one in request.of("traces_spanmetrics_latency_bucket") {
-        *bounds.entry(one.labels["le"].clone()).or_default() += one.sample.expect("a counter").value;
+        *bounds.entry(one.labels["le"].clone()).or_default() += one.sample.expect("a counter").value as u64;
     }
     assert_eq!(bounds.len(), 26);
     for (bound, count) in bounds {
         let up_to = bound.parse::<f64>().expect("a number or +Inf");
-        assert_eq!(count, latencies().filter(|latency| *latency as f64 / 1e9 <= up_to).count() as f64, "le={bound}");
+        assert_eq!(count, latencies().filter(|latency| *latency as f64 / 1e9 <= up_to).count() as u64, "le={bound}");
     }
 }
 
@@ -147,18 +155,20 @@ fn native_histograms_hold_each_span_in_the_bucket_of_its_latency_and_replace_the
     let (mut buckets, mut sum) = (BTreeMap::<i32, u64>::new(), 0.0);
     for one in request.of(LATENCY) {
         let histogram = one.histogram.as_ref().expect("a native one");
-        assert_eq!((histogram.schema, histogram.zero_threshold), (3, 0.0));
-        assert_eq!(histogram.zero_count, Some(ZeroCount::Int(0)));
+        assert_eq!((histogram.schema, histogram.reset_hint), (3, 0));
+        assert!(histogram.zero_threshold == 0.0 && histogram.zero_count == Some(ZeroCount::Int(0)));
         let here = histogram.buckets();
         assert_eq!(histogram.count, Some(Count::Int(here.values().sum())));
-        here.into_iter().for_each(|(index, count)| *buckets.entry(index).or_default() += count);
+        for (index, count) in here {
+            *buckets.entry(index).or_default() += count;
+        }
         sum += histogram.sum;
     }
     assert_eq!(buckets.values().sum::<u64>(), N_SPANS);
     let secs = latencies().sum::<u64>() as f64 / 1e9;
     assert!((sum - secs).abs() < 1e-3 * secs);
     // A latency within 0.1 % of an edge may be in the bucket beside it.
-    for (index, _) in &buckets {
+    for index in buckets.keys() {
         let edge = |index: i32| 2_f64.powf(f64::from(index) / 8.0);
         let cumulative = buckets.range(..=index).map(|(_, count)| count).sum::<u64>() as usize;
         let up_to = |secs: f64| latencies().filter(|latency| *latency as f64 / 1e9 <= secs).count();
@@ -201,29 +211,9 @@ fn both_versions_say_the_same_and_2_0_says_what_it_is_and_since_when() {
     for (_, (labels, value, at)) in exemplars {
         let no = u64::from_str_radix(&labels["span_id"], 16).expect("an id") - 1;
         assert_eq!(labels["trace_id"], format!("{:032x}", no + 1));
-        assert_eq!((*value * 1e9).round() as u64, (no + 1) * 3_000_000, "the latency of the span");
+        assert_eq!((*value * 1e9).round() as u64, latency(no), "the latency of the span");
         assert!((one.edge() - STEP..one.edge()).contains(at), "{at} is within the step");
     }
-}
-
-#[test]
-fn a_series_says_that_it_began_anew_at_its_first_edge_alone() {
-    let receiver = Receiver::new(all_written);
-    let mut fed = Fed::new();
-    fed.feed(&receiver, Version::Auto, Histograms::Native);
-    let mut known = BTreeSet::new();
-    loop {
-        let request = receiver.next();
-        for one in &request.series {
-            let Some(histogram) = &one.histogram else { continue };
-            let expected = if known.insert(one.labels.clone()) { ResetHint::Yes } else { ResetHint::Unknown };
-            assert_eq!(histogram.reset_hint, expected as i32, "{:?}", one.labels);
-        }
-        if has_all(&request) {
-            break;
-        }
-    }
-    assert!(2 < known.len());
 }
 
 /// What a receiver says that does not know 2.0, by version.
@@ -278,9 +268,9 @@ fn who_asked_for_2_0_gets_no_other() {
 #[test]
 fn what_failed_is_sent_again_and_2_0_stays() {
     for (status, headers) in [(500, String::new()), (503, written(0, 0)), (429, String::new())] {
-        let asked = AtomicUsize::new(0);
-        let receiver = Receiver::new(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
-            1 => (status, headers.clone(), "later"),
+        let mut asked = 0..;
+        let receiver = Receiver::new(move |request| match asked.next() {
+            Some(1) => (status, headers.clone(), "later"),
             _ => all_written(request),
         });
         let mut fed = Fed::new();
@@ -294,11 +284,11 @@ fn what_failed_is_sent_again_and_2_0_stays() {
 
 #[test]
 fn a_partial_write_and_a_refusal_are_not_sent_again() {
-    let asked = AtomicUsize::new(0);
-    let receiver = Receiver::new(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
-        0 => (400, written(3, 0), "out of order sample"),
-        1 => (204, written(3, 0), ""),
-        2 => (401, String::new(), "no token"),
+    let mut asked = 0..;
+    let receiver = Receiver::new(move |request| match asked.next() {
+        Some(0) => (400, written(3, 0), "out of order sample"),
+        Some(1) => (204, written(3, 0), ""),
+        Some(2) => (401, String::new(), "no token"),
         _ => all_written(request),
     });
     let mut fed = Fed::new();
@@ -322,9 +312,9 @@ fn a_redirection_is_a_refusal_and_not_followed() {
 
 #[test]
 fn a_restart_goes_on_behind_the_last_edge_that_was_taken() {
-    let asked = AtomicUsize::new(0);
-    let receiver = Receiver::new(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
-        0..3 => all_written(request),
+    let mut asked = 0..;
+    let receiver = Receiver::new(move |request| match asked.next() {
+        Some(..3) => all_written(request),
         _ => (500, String::new(), "full"),
     });
     let mut fed = Fed::new();
@@ -332,7 +322,7 @@ fn a_restart_goes_on_behind_the_last_edge_that_was_taken() {
     let taken: Vec<Request> = (0..3).map(|_| receiver.next()).collect();
     let failed = receiver.next();
     let before = taken[2].sum(CALLS);
-    assert!(0.0 < before && before < N_SPANS as f64);
+    assert!(0 < before && before < N_SPANS);
     let up = Receiver::new(all_written);
     fed.go_on(&up, Version::Auto, Histograms::Native, None);
     let first = up.next();
@@ -340,10 +330,38 @@ fn a_restart_goes_on_behind_the_last_edge_that_was_taken() {
     let since = |request: &Request| request.of(CALLS).next().and_then(|one| one.sample).map(|one| one.start_timestamp);
     assert_eq!(since(&first), Some(taken[2].edge()), "counters begin anew behind what was taken");
     let last = std::iter::once(first).chain(std::iter::repeat_with(|| up.next()));
-    let last = last.map(|request| request.sum(CALLS)).find(|sum| *sum >= N_SPANS as f64 - before);
-    assert_eq!(last, Some(N_SPANS as f64 - before), "nothing is missing, and nothing is counted twice");
+    let last = last.map(|request| request.sum(CALLS)).find(|sum| N_SPANS - before <= *sum);
+    assert_eq!(last, Some(N_SPANS - before), "nothing is missing, and nothing is counted twice");
     let kept = std::fs::read_to_string(&fed.position).expect("it is kept");
     assert!(kept.starts_with("spandrel-remote-write 1\n"), "{kept}");
+}
+
+#[test]
+fn more_series_than_a_request_holds_come_in_several_and_only_the_one_that_failed_is_sent_again() {
+    let (mut full_of, mut has_failed) = (None, false);
+    let receiver = Receiver::new(move |request| {
+        let is_full = request.series.len() == 5_000;
+        if is_full || full_of != Some(request.edge()) || has_failed {
+            full_of = is_full.then(|| request.edge());
+            return taken(request);
+        }
+        has_failed = true;
+        (500, String::new(), "full")
+    });
+    let mut fed = Fed::of(200, |no| format!("GET /{no}"));
+    fed.feed(&receiver, Version::One, Histograms::Both);
+    let first = receiver.first(|request| request.series.len() == 5_000);
+    let [failed, again, next] = std::array::from_fn(|_| receiver.next());
+    assert_eq!([failed.edge(), again.edge(), next.edge()], [first.edge(), first.edge(), first.edge() + STEP]);
+    assert_eq!(failed.series, again.series);
+    let all = || first.series.iter().chain(&again.series);
+    let different: BTreeSet<&Labels> = all().map(|one| &one.labels).collect();
+    assert_eq!(different.len(), all().count(), "each series once");
+    let calls = all().filter(|one| one.name() == CALLS).count();
+    assert!(150 < calls);
+    for (name, of_each) in [("", 1), ("_bucket", 26), ("_count", 1), ("_sum", 1)] {
+        assert_eq!(all().filter(|one| one.name() == format!("{LATENCY}{name}")).count(), of_each * calls, "{name}");
+    }
 }
 
 #[test]

@@ -37,8 +37,6 @@ pub struct Totals {
 /// The counters of one series.
 #[derive(Clone, Debug)]
 pub struct Total {
-    /// The edge at which it came first.
-    pub first: Millis,
     /// Spans or calls.
     pub count: u64,
     /// Of them, those that failed.
@@ -56,7 +54,7 @@ pub struct Total {
 impl Default for Total {
     fn default() -> Self {
         let (octaves, exponential) = ([0; N_OCTAVES], BTreeMap::new());
-        Self { first: 0, count: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
+        Self { count: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
     }
 }
 
@@ -156,8 +154,7 @@ impl Query {
 fn add(totals: &mut Totals, stored: &Stored<'_>, metric: &Metric, found: Vec<Counted>, places: &Places) {
     let mut slowest: Vec<(Labels, Exemplar)> = Vec::new();
     for one in found {
-        let new = || Total { first: totals.until, ..Total::default() };
-        let total = totals.series.entry((metric.subject, one.labels.clone())).or_insert_with(new);
+        let total = totals.series.entry((metric.subject, one.labels.clone())).or_default();
         if metric.part == Part::Failed {
             total.failed += one.total();
             continue;

@@ -74,7 +74,7 @@ pub(super) struct Histogram {
     positive_spans: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "12")]
     positive_deltas: Vec<i64>,
-    #[prost(enumeration = "ResetHint", tag = "14")]
+    #[prost(int32, tag = "14")]
     pub(super) reset_hint: i32,
     #[prost(int64, tag = "15")]
     pub(super) timestamp: i64,
@@ -96,15 +96,6 @@ pub(super) enum ZeroCount {
     Int(u64),
     #[prost(double, tag = "7")]
     Float(f64),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-pub(super) enum ResetHint {
-    Unknown = 0,
-    Yes = 1,
-    No = 2,
-    Gauge = 3,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -239,8 +230,8 @@ impl Request {
     }
 
     /// The sum of a counter over its series.
-    pub(super) fn sum(&self, name: &str) -> f64 {
-        self.of(name).map(|one| one.sample.expect("a counter").value).sum()
+    pub(super) fn sum(&self, name: &str) -> u64 {
+        self.of(name).map(|one| one.sample.expect("a counter").value as u64).sum()
     }
 }
 
