@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::api::access::AccessSettings;
 use crate::api::listen::{ConnectionLimits, TlsFiles};
-use crate::feed::RemoteWrite;
+use crate::feed::{Histograms, RemoteWrite, Version};
 use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
@@ -89,12 +89,18 @@ pub struct RawConfig {
     /// Address for Zipkin v2 spans over HTTP, such as 127.0.0.1:9411 [default: off]
     #[arg(long, env = "SPANDREL_ZIPKIN", value_name = "ADDR")]
     pub zipkin: Option<String>,
-    /// Where span metrics are written to by remote write 1.0, such as http://127.0.0.1:9090/api/v1/write [default: nowhere]
+    /// Where span metrics are written to by remote write, such as http://127.0.0.1:9090/api/v1/write [default: nowhere]
     #[arg(long, env = "SPANDREL_REMOTE_WRITE", value_name = "URL")]
     pub remote_write: Option<String>,
     /// File with the token for it (`Authorization: Bearer`), read again for every request [default: none]
     #[arg(long, env = "SPANDREL_REMOTE_WRITE_TOKEN", value_name = "FILE")]
     pub remote_write_token: Option<PathBuf>,
+    /// Its version: "2", "1", or "auto", which is 2 until the receiver turns out not to know it [default: auto]
+    #[arg(long, env = "SPANDREL_REMOTE_WRITE_VERSION", value_name = "VERSION")]
+    pub remote_write_version: Option<String>,
+    /// Its histograms: "classic", "native" (only for a receiver that keeps them) or "both" [default: classic]
+    #[arg(long, env = "SPANDREL_REMOTE_WRITE_HISTOGRAMS", value_name = "KIND")]
+    pub remote_write_histograms: Option<String>,
     /// When a request is acknowledged: "fsync" (survives a power cut) or "relaxed" (survives kill -9) [default: fsync]
     #[arg(long, env = "SPANDREL_DURABILITY", value_name = "MODE")]
     pub durability: Option<String>,
@@ -293,6 +299,8 @@ impl RawConfig {
             zipkin: self.zipkin.or(fallback.zipkin),
             remote_write: self.remote_write.or(fallback.remote_write),
             remote_write_token: self.remote_write_token.or(fallback.remote_write_token),
+            remote_write_version: self.remote_write_version.or(fallback.remote_write_version),
+            remote_write_histograms: self.remote_write_histograms.or(fallback.remote_write_histograms),
             durability: self.durability.or(fallback.durability),
             retention: match self.retention {
                 Some(own) => Some(own.or(fallback.retention)),
@@ -313,7 +321,8 @@ impl RawConfig {
     ///
     /// # Errors
     /// Names the setting, the value and what would be right.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(mut self) -> Result<Config, ConfigError> {
+        let remote_write = remote_write(&mut self)?;
         let (retention, keep) = self.retention.unwrap_or_else(|| Retention::All("7d".to_owned())).resolve()?;
         // A late span of a service that is kept longer is not refused before its time.
         let longest = keep.iter().map(|rule| rule.keep).max().map_or(retention, |longest| longest.max(retention));
@@ -349,7 +358,6 @@ impl RawConfig {
         let http = address("http", self.http.as_deref(), "127.0.0.1:3200")?;
         let tls = tls(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_client_crl)?;
         let access = AccessSettings { tokens: self.tokens, cors_origins: self.cors_origins.unwrap_or_default() };
-        let remote_write = remote_write(self.remote_write, self.remote_write_token)?;
         let zipkin = self.zipkin.map(|text| address("zipkin", Some(&text), "")).transpose()?;
         if !self.allow_open_bind.unwrap_or(false) {
             let ports = [("otlp-grpc", otlp_grpc), ("otlp-http", otlp_http), ("http", http)];
@@ -399,15 +407,37 @@ fn address(key: &'static str, text: Option<&str>, default: &str) -> Result<Socke
     text.parse().map_err(|_| bad(key, text, "an IP address with a port, such as 127.0.0.1:4317"))
 }
 
-fn remote_write(url: Option<String>, token_file: Option<PathBuf>) -> Result<Option<RemoteWrite>, ConfigError> {
-    match (url, token_file) {
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(ConfigError::Conflict("remote-write-token needs remote-write".to_owned())),
-        (Some(url), _) if !url.starts_with("http://") && !url.starts_with("https://") => {
-            Err(bad("remote-write", &url, "the address of a receiver, such as http://127.0.0.1:9090/api/v1/write"))
-        }
-        (Some(url), token_file) => Ok(Some(RemoteWrite { url, token_file })),
+/// Takes what it needs of the settings.
+fn remote_write(raw: &mut RawConfig) -> Result<Option<RemoteWrite>, ConfigError> {
+    let (version, histograms) = (raw.remote_write_version.take(), raw.remote_write_histograms.take());
+    let token_file = raw.remote_write_token.take();
+    let Some(url) = raw.remote_write.take() else {
+        let lonely = [
+            ("remote-write-token", token_file.is_some()),
+            ("remote-write-version", version.is_some()),
+            ("remote-write-histograms", histograms.is_some()),
+        ];
+        return match lonely.iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => Err(ConfigError::Conflict(format!("{key} needs remote-write"))),
+            None => Ok(None),
+        };
+    };
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err(bad("remote-write", &url, "the address of a receiver, such as http://127.0.0.1:9090/api/v1/write"));
     }
+    let version = match version.as_deref().unwrap_or("auto") {
+        "auto" => Version::Auto,
+        "1" => Version::One,
+        "2" => Version::Two,
+        other => return Err(bad("remote-write-version", other, "\"auto\", \"1\" or \"2\"")),
+    };
+    let histograms = match histograms.as_deref().unwrap_or("classic") {
+        "classic" => Histograms::Classic,
+        "native" => Histograms::Native,
+        "both" => Histograms::Both,
+        other => return Err(bad("remote-write-histograms", other, "\"classic\", \"native\" or \"both\"")),
+    };
+    Ok(Some(RemoteWrite { url, token_file, version, histograms }))
 }
 
 fn tls(

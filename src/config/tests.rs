@@ -50,6 +50,19 @@ fn a_service_may_keep_its_spans_for_another_time_and_a_flag_speaks_of_all_the_ot
 }
 
 #[test]
+fn remote_write_finds_out_the_version_and_writes_classic_histograms_unless_told() {
+    let of = |text: &str| {
+        let url = "remote-write = \"http://127.0.0.1:9090/api/v1/write\"\n";
+        file(&format!("{url}{text}")).unwrap().resolve().unwrap().remote_write.map(|one| (one.version, one.histograms))
+    };
+    assert_eq!(of(""), Some((Version::Auto, Histograms::Classic)));
+    let told = "remote-write-version = \"1\"\nremote-write-histograms = \"native\"";
+    assert_eq!(of(told), Some((Version::One, Histograms::Native)));
+    let told = "remote-write-version = \"2\"\nremote-write-histograms = \"both\"";
+    assert_eq!(of(told), Some((Version::Two, Histograms::Both)));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_name_and_line() {
     let error = file("retention = \"2d\"\nretension = \"3d\"").unwrap_err().to_string();
     assert!(error.contains("retension") && error.contains("line 2"), "{error}");
@@ -64,6 +77,21 @@ fn a_bad_value_names_the_setting_and_what_would_be_right() {
         ("http = \"3200\"", "http = \"3200\" is not an IP address with a port, such as 127.0.0.1:4317"),
         ("zipkin = \"on\"", "zipkin = \"on\" is not an IP address with a port, such as 127.0.0.1:4317"),
         ("memory = \"8GiB\"\nbody-bytes-max = \"1GiB\"", "body-bytes-max = \"1GiB\" is not a size of at most 512MiB"),
+        (
+            "remote-write = \"9090\"",
+            "remote-write = \"9090\" is not the address of a receiver, such as http://127.0.0.1:9090/api/v1/write",
+        ),
+        (
+            "remote-write = \"http://a\"\nremote-write-version = \"1.0\"",
+            "remote-write-version = \"1.0\" is not \"auto\", \"1\" or \"2\"",
+        ),
+        (
+            "remote-write = \"http://a\"\nremote-write-histograms = \"all\"",
+            "remote-write-histograms = \"all\" is not \"classic\", \"native\" or \"both\"",
+        ),
+        ("remote-write-histograms = \"native\"", "remote-write-histograms needs remote-write"),
+        ("remote-write-version = \"2\"", "remote-write-version needs remote-write"),
+        ("remote-write-token = \"a\"", "remote-write-token needs remote-write"),
         ("memory = \"8MiB\"", "memory = \"8MiB\" is not a size of at least 64MiB"),
     ] {
         assert_eq!(file(text).unwrap().resolve().unwrap_err().to_string(), expected);

@@ -1,13 +1,15 @@
-//! Feeding a Prometheus, Mimir or the like: the metrics of the catalogue by remote write 1.0, at every third edge of a slot.
+//! Feeding a Prometheus, Mimir or the like: the metrics of the catalogue by remote write, at every third edge of a slot.
 //!
 //! ```text
 //! data/remote-write     "spandrel-remote-write 1\n<milliseconds>\n": every edge up to it was taken, or given up
 //! ```
 //! What is sent is counted from what is stored, so there is no queue: after an outage or a restart the edges that are due are
-//! counted then, a step at a time from `BEHIND_MAX` back, and everything before that in one. A restart begins with counters at 0, as that of any other program
-//! does; nothing between the last edge and the next is missed.
+//! counted then, a step at a time from `BEHIND_MAX` back, and everything before that in one. A restart begins with counters at 0, as
+//! that of any other program does, and 2.0 says when; nothing between the last edge and the next is missed.
 
 mod position;
+mod receiver;
+mod series;
 mod wire;
 
 use std::path::Path;
@@ -23,24 +25,55 @@ use crate::query::promql::totals::Totals;
 use crate::telemetry::with_causes;
 
 use position::Position;
+use receiver::{Amount, Outcome, Receiver};
+use series::Series;
+use wire::Form;
 
 /// Between two samples of a series.
 const STEP: Millis = 30_000;
 /// What is further behind is not made up sample by sample: the counters jump.
 const BEHIND_MAX: Millis = 2 * 3_600_000;
-/// A request that takes longer failed.
-const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// Series of one request, some hundred bytes each before they are compressed.
+const SERIES_AT_ONCE: usize = 5_000;
 /// Between attempts, doubled each time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Where to write.
+/// Which remote write is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// 2.0; 1.0 until the end of the process once the receiver turns out not to know it.
+    #[default]
+    Auto,
+    /// 1.0.
+    One,
+    /// 2.0.
+    Two,
+}
+
+/// Which histograms are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// Counters of buckets whose bounds are powers of two.
+    #[default]
+    Classic,
+    /// Of schema 3; not every receiver keeps them.
+    Native,
+    /// The ones beside the others.
+    Both,
+}
+
+/// Where to write, and what.
 #[derive(Clone, Debug)]
 pub struct RemoteWrite {
     /// Such as `http://127.0.0.1:9090/api/v1/write`.
     pub url: String,
     /// A file with a token for `Authorization: Bearer`; read again for every request.
     pub token_file: Option<std::path::PathBuf>,
+    /// Of remote write.
+    pub version: Version,
+    /// Beside the counters.
+    pub histograms: Histograms,
 }
 
 /// A thread that writes; it ends with `stop`.
@@ -77,7 +110,9 @@ impl Feed {
         let waiting = Arc::new(Waiting::default());
         let of_thread = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("spandrel-feed".to_owned()).spawn(move || {
-            Writer { settings, position, query, waiting: &of_thread, agent: agent() }.run();
+            let form = if settings.version == Version::One { Form::One } else { Form::Two };
+            let receiver = Receiver::new(settings.clone());
+            Writer { settings, form, receiver, position, query, waiting: &of_thread }.run();
         })?;
         Ok(Self { waiting, thread })
     }
@@ -97,30 +132,18 @@ fn next_edge(until: Millis, due: Millis) -> Millis {
     ((until / STEP + 1) * STEP).max(due.saturating_sub(BEHIND_MAX) / STEP * STEP)
 }
 
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WITHIN)).http_status_as_error(false);
-    config.build().into()
-}
-
-/// What a receiver says to a request.
-enum Outcome {
-    Taken,
-    /// It would say the same again.
-    Refused(String),
-    /// Another time it may be taken.
-    Failed(String),
-}
-
 struct Writer<'a> {
     settings: RemoteWrite,
+    /// What is written now.
+    form: Form,
+    receiver: Receiver,
     position: Position,
     query: Arc<Query>,
     waiting: &'a Waiting,
-    agent: ureq::Agent,
 }
 
 impl Writer<'_> {
-    fn run(&self) {
+    fn run(&mut self) {
         let mut totals = Totals::since(self.position.read().unwrap_or_else(|| Totals::due(self.now())));
         loop {
             let due = Totals::due(self.now());
@@ -153,28 +176,15 @@ impl Writer<'_> {
     }
 
     /// Sends the counters of an edge until they are taken or refused; `false` when it is time to end.
-    fn deliver(&self, totals: &Totals) -> bool {
-        for body in wire::requests(totals) {
-            let mut retry_after = RETRY_AFTER;
-            loop {
-                match self.send(&body) {
-                    Outcome::Taken => break,
-                    Outcome::Refused(why) => {
-                        tracing::error!(
-                            url = self.settings.url,
-                            why,
-                            "remote write was refused; these samples are given up"
-                        );
-                        break;
-                    }
-                    Outcome::Failed(why) => {
-                        tracing::warn!(url = self.settings.url, why, "remote write failed; it is tried again");
-                        if !self.waiting.wait(retry_after) {
-                            return false;
-                        }
-                        retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
-                    }
-                }
+    fn deliver(&mut self, totals: &Totals) -> bool {
+        let mut series = series::of_edge(totals, self.settings.histograms);
+        loop {
+            let part: Vec<Series<'_>> = series.by_ref().take(SERIES_AT_ONCE).collect();
+            if part.is_empty() {
+                break;
+            }
+            if !self.deliver_part(totals, &part) {
+                return false;
             }
         }
         if let Err(error) = self.position.write(totals.until) {
@@ -183,34 +193,34 @@ impl Writer<'_> {
         true
     }
 
-    fn send(&self, body: &[u8]) -> Outcome {
-        let mut request = self
-            .agent
-            .post(&self.settings.url)
-            .header("Content-Type", "application/x-protobuf")
-            .header("Content-Encoding", "snappy")
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0")
-            .header("User-Agent", concat!("spandrel/", env!("CARGO_PKG_VERSION")));
-        if let Some(path) = &self.settings.token_file {
-            match std::fs::read_to_string(path) {
-                Ok(token) => request = request.header("Authorization", format!("Bearer {}", token.trim())),
-                Err(error) => return Outcome::Failed(format!("{}: {error}", path.display())),
-            }
-        }
-        match request.send(body) {
-            Ok(mut response) => {
-                let status = response.status();
-                let mut why = || {
-                    let said = response.body_mut().with_config().limit(1_024).read_to_string().unwrap_or_default();
-                    format!("{status}: {}", said.trim())
-                };
-                match status.as_u16() {
-                    200..=299 => Outcome::Taken,
-                    429 | 500..=599 => Outcome::Failed(why()),
-                    _ => Outcome::Refused(why()),
+    fn deliver_part(&mut self, totals: &Totals, part: &[Series<'_>]) -> bool {
+        let url = &self.settings.url;
+        let mut body = self.form.body(totals, part);
+        let mut retry_after = RETRY_AFTER;
+        loop {
+            match self.receiver.send(self.form, Amount::of(part), &body) {
+                Outcome::Taken => return true,
+                Outcome::TakenInPart(why) => {
+                    tracing::warn!(url, why, "remote write was taken, but not all of it");
+                    return true;
+                }
+                Outcome::NotKnown(why) if self.settings.version == Version::Auto => {
+                    tracing::info!(url, why, "the receiver does not know remote write 2.0; 1.0 is written from now on");
+                    self.form = Form::One;
+                    body = self.form.body(totals, part);
+                }
+                Outcome::NotKnown(why) | Outcome::Refused(why) => {
+                    tracing::error!(url, why, "remote write was refused; what was not written is given up");
+                    return true;
+                }
+                Outcome::Failed(why) => {
+                    tracing::warn!(url, why, "remote write failed; it is tried again");
+                    if !self.waiting.wait(retry_after) {
+                        return false;
+                    }
+                    retry_after = (retry_after * 2).min(RETRY_AFTER_MAX);
                 }
             }
-            Err(error) => Outcome::Failed(with_causes(&error)),
         }
     }
 }

@@ -1,108 +1,99 @@
-//! `prometheus.WriteRequest` of remote write 1.0, compressed (`https://prometheus.io/docs/specs/prw/remote_write_spec/`).
+//! The bodies of remote write, compressed: `prometheus.WriteRequest` of 1.0 and `io.prometheus.write.v2.Request` of 2.0. Native
+//! histograms are the same message in both.
+
+mod one;
+mod two;
 
 use prost::Message;
 
-use crate::query::promql::catalogue::Subject;
-use crate::query::promql::exemplars::PromExemplar;
-use crate::query::promql::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
 use crate::query::promql::series::Millis;
-use crate::query::promql::totals::{Total, Totals, exemplar_millis, secs_of};
+use crate::query::promql::sparse::{SCHEMA, Sparse};
+use crate::query::promql::totals::{Total, Totals};
 
-/// Series of one request, some hundred bytes each before they are compressed.
-const SERIES_AT_ONCE: usize = 5_000;
+use super::series::Series;
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) timeseries: Vec<TimeSeries>,
+/// What a body is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    One,
+    Two,
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct TimeSeries {
-    /// In order of their names.
-    #[prost(message, repeated, tag = "1")]
-    pub(super) labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    pub(super) exemplars: Vec<Exemplar>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Label {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Sample {
-    #[prost(double, tag = "1")]
-    pub(super) value: f64,
-    #[prost(int64, tag = "2")]
-    pub(super) timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Exemplar {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) labels: Vec<Label>,
-    #[prost(double, tag = "2")]
-    pub(super) value: f64,
-    #[prost(int64, tag = "3")]
-    pub(super) timestamp: i64,
-}
-
-/// The bodies that bring all counters of an edge.
-pub(super) fn requests(totals: &Totals) -> Vec<Vec<u8>> {
-    let mut series: Vec<TimeSeries> = Vec::new();
-    for ((subject, labels), total) in &totals.series {
-        put(&mut series, *subject, labels, total, totals.until);
+impl Form {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            // Receivers of 1.0 need not know the longer text for it.
+            Self::One => "application/x-protobuf",
+            Self::Two => "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+        }
     }
-    let body = |part: &[TimeSeries]| {
-        let plain = WriteRequest { timeseries: part.to_vec() }.encode_to_vec();
+
+    /// Of `X-Prometheus-Remote-Write-Version`.
+    pub(super) fn version(self) -> &'static str {
+        match self {
+            Self::One => "0.1.0",
+            Self::Two => "2.0.0",
+        }
+    }
+
+    /// The body that brings some series of an edge.
+    pub(super) fn body(self, totals: &Totals, series: &[Series<'_>]) -> Vec<u8> {
+        let plain = match self {
+            Self::One => one::request(totals, series).encode_to_vec(),
+            Self::Two => two::request(totals, series).encode_to_vec(),
+        };
         // Bodies are far below 4 GiB, which is all that can go wrong.
         snap::raw::Encoder::new().compress_vec(&plain).unwrap_or_default()
-    };
-    series.chunks(SERIES_AT_ONCE).map(body).collect()
+    }
 }
 
-fn put(series: &mut Vec<TimeSeries>, subject: Subject, labels: &Labels, total: &Total, at: Millis) {
-    let mut one = |name: &str, bound: Option<&str>, value: f64, exemplar: Option<&PromExemplar>| {
-        let labels = labels.clone().with(METRIC_NAME, name).with(BUCKET_BOUND, bound.unwrap_or_default());
-        series.push(TimeSeries {
-            labels: labels.iter().map(|(name, value)| label(name, value)).collect(),
-            samples: vec![Sample { value, timestamp: at }],
-            exemplars: exemplar.map(shown).into_iter().collect(),
-        });
-    };
-    #[expect(clippy::cast_precision_loss, reason = "the form knows doubles alone")]
-    let number = |count: u64| count as f64;
-    if let Some(metric) = subject.counter() {
-        one(metric.name, None, number(total.count), total.exemplar.as_ref());
-    }
-    if let Some(metric) = subject.failures() {
-        one(metric.name, None, number(total.failed), None);
-    }
-    if let Some(metric) = subject.histogram() {
-        for bucket in total.buckets() {
-            let name = format!("{}_bucket", metric.name);
-            one(&name, Some(bucket.bound), number(bucket.count), bucket.exemplar);
+/// Without a reset hint: a receiver compares each one with the one before.
+#[derive(Clone, PartialEq, Message)]
+struct Histogram {
+    #[prost(uint64, tag = "1")]
+    count_int: u64,
+    #[prost(double, tag = "3")]
+    sum: f64,
+    #[prost(sint32, tag = "4")]
+    schema: i32,
+    #[prost(double, tag = "5")]
+    zero_threshold: f64,
+    #[prost(uint64, optional, tag = "6")]
+    zero_count_int: Option<u64>,
+    #[prost(message, repeated, tag = "11")]
+    positive_spans: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "12")]
+    positive_deltas: Vec<i64>,
+    #[prost(int64, tag = "15")]
+    timestamp: i64,
+    /// Of 2.0 alone.
+    #[prost(int64, tag = "17")]
+    start_timestamp: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BucketSpan {
+    #[prost(sint32, tag = "1")]
+    offset: i32,
+    #[prost(uint32, tag = "2")]
+    length: u32,
+}
+
+impl Histogram {
+    fn of(total: &Total, at: Millis, start_timestamp: Millis) -> Self {
+        let sparse = Sparse::of(&total.exponential);
+        let spans = sparse.runs.iter().map(|run| BucketSpan { offset: run.offset, length: run.length });
+        Self {
+            count_int: total.count,
+            sum: total.sum_secs(),
+            schema: SCHEMA,
+            // Latencies of 0 are counted in the bucket of 1 ns.
+            zero_threshold: 0.0,
+            zero_count_int: Some(0),
+            positive_spans: spans.collect(),
+            positive_deltas: sparse.deltas,
+            timestamp: at,
+            start_timestamp,
         }
-        one(&format!("{}_count", metric.name), None, number(total.count), None);
-        one(&format!("{}_sum", metric.name), None, total.sum_secs(), None);
-    }
-}
-
-fn label(name: &str, value: &str) -> Label {
-    Label { name: name.to_owned(), value: value.to_owned() }
-}
-
-fn shown(one: &PromExemplar) -> Exemplar {
-    Exemplar {
-        labels: vec![label("span_id", &one.span_id.to_string()), label("trace_id", &one.trace_id.to_string())],
-        value: secs_of(one.latency),
-        timestamp: exemplar_millis(one),
     }
 }

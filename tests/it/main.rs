@@ -30,6 +30,7 @@ mod prometheus;
 mod quantiles;
 mod rank;
 mod remnants;
+mod remote_write;
 mod search;
 mod seeds;
 mod streaming;

@@ -5,11 +5,14 @@ as a client of ours.
     cargo build --release && tests/prometheus/feed.py
 
 Needs the programs `prometheus` and `promtool` (Debian package `prometheus`, which root gets installed); exit status 3 without them.
+`PROMETHEUS=/path/to/another` is run instead; one that knows remote write 2.0 (from 3.0 on) is then written 2.0. `SPANDREL` names
+our own program.
 Everything listens on loopback and ends with this program.
 """
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,18 +24,26 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SERVER = os.environ.get("SPANDREL", os.path.join(ROOT, "target/release/spandrel"))
+PROMETHEUS = os.environ.get("PROMETHEUS", "prometheus")
 N_SPANS = 60
 # What is late is waited for 30 s, samples are 30 s apart, and a busy machine takes its time.
 WITHIN_SECS = 180
 
 
 def install():
-    if not shutil.which("prometheus") and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
+    if not shutil.which(PROMETHEUS) and hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get"):
         for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", "prometheus"]):
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    if not (shutil.which("prometheus") and shutil.which("promtool")):
+    if not (shutil.which(PROMETHEUS) and shutil.which("promtool")):
         print("prometheus and promtool are not installed")
         sys.exit(3)
+
+
+def major_version():
+    said = subprocess.run([PROMETHEUS, "--version"], capture_output=True, text=True, check=True)
+    # A program of `go install` calls itself by no version.
+    found = re.search(r"version (\d+)\.", said.stdout + said.stderr)
+    return int(found.group(1)) if found else 3
 
 
 def free_port():
@@ -87,22 +98,30 @@ class Processes:
         with open(config, "w") as out:
             job = {"job_name": "spans", "metrics_path": "/metrics/spans", "scrape_interval": "2s", "honor_labels": True}
             job["static_configs"] = [{"targets": [target]}]
+            if major_version() >= 3 and "native-histograms" in features:
+                job["scrape_native_histograms"] = True
             json.dump({"scrape_configs": [job]}, out)
         flags = [f"--config.file={config}", f"--storage.tsdb.path={self.directory}/{name}", f"--web.listen-address=127.0.0.1:{port}"]
-        self.start(name, ["prometheus", *flags, "--web.enable-remote-write-receiver", f"--enable-feature={features}"])
+        self.start(name, [PROMETHEUS, *flags, "--web.enable-remote-write-receiver", f"--enable-feature={features}"])
         until(f"{name} is ready", lambda: get(f"http://127.0.0.1:{port}/-/ready"))
         return port
 
     def spandrel(self, http, otlp, receiver):
         flags = ["--data-dir", os.path.join(self.directory, "data"), "--http", f"127.0.0.1:{http}"]
         flags += ["--otlp-http", f"127.0.0.1:{otlp}", "--otlp-grpc", "127.0.0.1:0"]
-        process = self.start("spandrel", [SERVER, "serve", *flags, "--remote-write", f"http://127.0.0.1:{receiver}/api/v1/write"])
+        flags += ["--remote-write", f"http://127.0.0.1:{receiver}/api/v1/write", "--remote-write-histograms", "both"]
+        process = self.start("spandrel", [SERVER, "serve", *flags])
         until("spandrel is ready", lambda: get(f"http://127.0.0.1:{http}/ready"))
         return process
 
 
+def latencies(n):
+    """Seconds: 3 ms, 6 ms, .."""
+    return [(no + 1) * 0.003 for no in range(n)]
+
+
 def send(otlp, n):
-    """Spans of 3 ms, 6 ms, ..; every fifth failed."""
+    """Spans of these latencies; every fifth failed."""
     now = time.time_ns()
 
     def span(no):
@@ -139,9 +158,25 @@ def promtool(*args):
     return done.stdout
 
 
-def exemplars_open(port, http):
+def check_buckets(what, port, n):
+    """Every native bucket against the latencies that were sent; one within 0.1 % of an edge may be in the bucket beside it."""
+    result = query(port, "sum(traces_spanmetrics_latency)")
+    check(f"{what}: one native histogram", len(result) == 1 and "histogram" in result[0])
+    histogram, sent = result[0]["histogram"][1], latencies(n)
+    check(f"{what}: a native histogram counts every span", float(histogram["count"]) == n)
+    check(f"{what}: and their sum", abs(float(histogram["sum"]) / sum(sent) - 1) < 0.001)
+    so_far = 0
+    for _, lower, upper, count in histogram["buckets"]:
+        so_far += float(count)
+        at_least, at_most = (sum(one <= float(upper) * of for one in sent) for of in (0.999, 1.001))
+        if not (at_least <= so_far <= at_most and float(upper) < 1.1 * float(lower)):
+            raise SystemExit(f"FAIL {what}: {so_far} up to {upper}, of {at_least} to {at_most}")
+    check(f"{what}: each of {len(histogram['buckets'])} native buckets is what was sent", so_far == n)
+
+
+def exemplars_open(port, http, name):
     now = time.time()
-    form = {"query": "traces_spanmetrics_latency_bucket", "start": now - 900, "end": now}
+    form = {"query": name, "start": now - 900, "end": now}
     series = json.loads(get(f"http://127.0.0.1:{port}/api/v1/query_exemplars", **form))["data"]
     ids = {one["labels"]["trace_id"] for each in series for one in each["exemplars"]}
     return bool(ids) and all(get(f"http://127.0.0.1:{http}/api/v2/traces/{trace}") for trace in ids)
@@ -159,7 +194,7 @@ def main():
 
 def run(processes):
     http, otlp, nowhere = free_port(), free_port(), free_port()
-    receiver = processes.prometheus("receiver", f"127.0.0.1:{nowhere}", "exemplar-storage")
+    receiver = processes.prometheus("receiver", f"127.0.0.1:{nowhere}", "exemplar-storage,native-histograms")
     server = processes.spandrel(http, otlp, receiver)
     text = processes.prometheus("text", f"127.0.0.1:{http}", "exemplar-storage")
     native = processes.prometheus("native", f"127.0.0.1:{http}", "exemplar-storage,native-histograms")
@@ -176,10 +211,14 @@ def run(processes):
     for name, port in (("remote write", receiver), ("a scrape of the text", text)):
         half = number(port, 'sum(traces_spanmetrics_latency_bucket{le="0.067108863"})')
         check(f"{name}: spans of up to 67 ms in their bucket", half == 67_108_863 // 3_000_000)
-        check(f"{name}: exemplars open", exemplars_open(port, http))
-    check("native histograms count every span", number(native, "histogram_count(sum(traces_spanmetrics_latency))") == N_SPANS)
-    median = number(native, "histogram_quantile(0.5, sum(traces_spanmetrics_latency))")
-    check(f"their median is within a bucket of 9 % ({median})", 0.09 / 1.1 < median < 0.09 * 1.1)
+        check(f"{name}: exemplars open", exemplars_open(port, http, "traces_spanmetrics_latency_bucket"))
+    for name, port in (("remote write", receiver), ("a scrape of the protobuf", native)):
+        check_buckets(name, port, N_SPANS)
+        median = number(port, "histogram_quantile(0.5, sum(traces_spanmetrics_latency))")
+        check(f"{name}: the median is within a bucket of 9 % ({median})", 0.09 / 1.1 < median < 0.09 * 1.1)
+    log = open(os.path.join(processes.directory, "spandrel.log")).read()
+    version = 1 if "does not know remote write 2.0" in log else 2
+    check(f"remote write {version}.0 was written", version == (2 if major_version() >= 3 else 1) and "was refused" not in log)
 
     address = f"http://127.0.0.1:{http}"
     instant = promtool("query", "instant", address, calls)
@@ -205,6 +244,12 @@ def run(processes):
     processes.spandrel(http, otlp, receiver)
     send(otlp, N_SPANS // 2)
     until("after a restart the new spans are written", lambda: number(receiver, calls) == N_SPANS // 2)
+    until("in the native histograms too", lambda: number(receiver, "histogram_count(sum(traces_spanmetrics_latency))") == N_SPANS // 2)
+    check_buckets("after a restart", receiver, N_SPANS // 2)
+    # By 1.0 a Prometheus looks for the series of an exemplar before it adds the histogram: it drops the first one of a series.
+    check("exemplars of native histograms open", exemplars_open(receiver, http, "traces_spanmetrics_latency"))
+    increase = number(receiver, "histogram_count(sum(increase(traces_spanmetrics_latency[15m])))")
+    check(f"the native histograms began anew ({increase})", increase >= N_SPANS // 2)
     check("after a restart remote write went on behind where it was", int(before.split()[-1]) < int(open(position).read().split()[-1]))
 
 

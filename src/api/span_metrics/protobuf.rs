@@ -1,19 +1,16 @@
 //! `io.prometheus.client.MetricFamily`, length-delimited: the form in which Prometheus scrapes native histograms.
 
-use std::collections::BTreeMap;
-
 use prost::Message;
 
 use crate::query::promql::catalogue::{Metric, Subject};
 use crate::query::promql::exemplars::PromExemplar;
 use crate::query::promql::labels::Labels;
 use crate::query::promql::series::Millis;
+use crate::query::promql::sparse::{SCHEMA, Sparse};
 use crate::query::promql::totals::{Total, Totals, exemplar_millis, secs_of};
 
 const COUNTER: i32 = 0;
 const HISTOGRAM: i32 = 4;
-/// Eight buckets for each power of two.
-const SCHEMA: i32 = 3;
 
 #[derive(Clone, PartialEq, Message)]
 struct MetricFamily {
@@ -176,7 +173,8 @@ fn histogram(total: &Total, created: Option<Timestamp>) -> Histogram {
         exemplar: octave.exemplar.map(exemplar),
     });
     let bucket = bucket.collect();
-    let (positive_span, positive_delta) = sparse(&total.exponential);
+    let sparse = Sparse::of(&total.exponential);
+    let positive_span = sparse.runs.iter().map(|run| BucketSpan { offset: run.offset, length: run.length });
     Histogram {
         sample_count: total.count,
         sample_sum: total.sum_secs(),
@@ -184,24 +182,8 @@ fn histogram(total: &Total, created: Option<Timestamp>) -> Histogram {
         schema: SCHEMA,
         zero_threshold: 0.0,
         zero_count: 0,
-        positive_span,
-        positive_delta,
+        positive_span: positive_span.collect(),
+        positive_delta: sparse.deltas,
         created_timestamp: created,
     }
-}
-
-/// Runs of buckets, and each count as its difference from the one before.
-fn sparse(counts: &BTreeMap<i32, u64>) -> (Vec<BucketSpan>, Vec<i64>) {
-    let (mut spans, mut deltas): (Vec<BucketSpan>, Vec<i64>) = (Vec::new(), Vec::new());
-    let (mut next, mut before) = (0, 0_i64);
-    for (index, count) in counts {
-        match spans.last_mut().filter(|_| *index == next) {
-            Some(span) => span.length += 1,
-            None => spans.push(BucketSpan { offset: index - next, length: 1 }),
-        }
-        let count = i64::try_from(*count).unwrap_or(i64::MAX);
-        deltas.push(count - before);
-        (next, before) = (index + 1, count);
-    }
-    (spans, deltas)
 }

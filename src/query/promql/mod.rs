@@ -23,6 +23,7 @@ mod pile;
 pub mod series;
 mod sliding;
 pub mod source;
+pub mod sparse;
 mod stored;
 #[cfg(test)]
 mod tests;

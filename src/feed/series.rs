@@ -1,0 +1,64 @@
+//! What is written of an edge, in whatever form: each series with its number or its native histogram.
+
+use crate::query::promql::catalogue::{Metric, Subject};
+use crate::query::promql::exemplars::PromExemplar;
+use crate::query::promql::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
+use crate::query::promql::totals::{Total, Totals};
+
+use super::Histograms;
+
+/// One sample of a series.
+#[derive(Debug)]
+pub(super) struct Series<'a> {
+    /// All of them, `__name__` and `le` too.
+    pub(super) labels: Labels,
+    /// Says what the family is.
+    pub(super) metric: &'static Metric,
+    pub(super) value: Value<'a>,
+    pub(super) exemplar: Option<&'a PromExemplar>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    Number(f64),
+    Native(&'a Total),
+}
+
+/// All series of an edge, one after the other: those of a large installation would take much memory at once.
+pub(super) fn of_edge(totals: &Totals, histograms: Histograms) -> impl Iterator<Item = Series<'_>> {
+    totals.series.iter().flat_map(move |((subject, labels), total)| of_total(*subject, labels, total, histograms))
+}
+
+fn of_total<'a>(subject: Subject, labels: &Labels, total: &'a Total, histograms: Histograms) -> Vec<Series<'a>> {
+    let mut series = Vec::new();
+    let mut put = |metric, name: &str, bound: &str, value, exemplar| {
+        let labels = labels.clone().with(METRIC_NAME, name).with(BUCKET_BOUND, bound);
+        series.push(Series { labels, metric, value, exemplar });
+    };
+    let exemplar = total.exemplar.as_ref();
+    if let Some(metric) = subject.counter() {
+        put(metric, metric.name, "", number(total.count), exemplar);
+    }
+    if let Some(metric) = subject.failures() {
+        put(metric, metric.name, "", number(total.failed), None);
+    }
+    let Some(metric) = subject.histogram() else { return series };
+    if histograms != Histograms::Native {
+        let bucket_name = format!("{}_bucket", metric.name);
+        for bucket in total.buckets() {
+            put(metric, &bucket_name, bucket.bound, number(bucket.count), bucket.exemplar);
+        }
+        put(metric, &format!("{}_count", metric.name), "", number(total.count), None);
+        put(metric, &format!("{}_sum", metric.name), "", Value::Number(total.sum_secs()), None);
+    }
+    if histograms != Histograms::Classic {
+        put(metric, metric.name, "", Value::Native(total), exemplar);
+    }
+    series
+}
+
+fn number(count: u64) -> Value<'static> {
+    #[expect(clippy::cast_precision_loss, reason = "the form knows doubles alone")]
+    let number = count as f64;
+    Value::Number(number)
+}
