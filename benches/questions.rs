@@ -8,6 +8,7 @@
 //! cargo bench --bench questions -- --only "p99 with"                    those questions alone
 //! cargo bench --bench questions -- --spans 10000000 --hours 6 --only dashboard --questions 20
 //! ```
+//! Times are p50 / p99 / longest of wall clock, and the CPU time of one question.
 //! The dashboard is one of 12 panels in PromQL over 6 hours, as Grafana asks for them: a step of 20 s, ranges of 40 s.
 
 #![expect(
@@ -84,6 +85,7 @@ fn main() {
         if !name.contains(&only) {
             return;
         }
+        let cpu_before = cpu();
         let mut times: Vec<Duration> = (0..n)
             .map(|_| {
                 let began = instant();
@@ -93,7 +95,8 @@ fn main() {
             .collect();
         times.sort_unstable();
         let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-        println!("{name:38} {:.2} / {:.2} / {:.2}", at(0.5), at(0.99), at(1.0));
+        let cpu_each = (cpu() - cpu_before).as_secs_f64() * 1e3 / n as f64;
+        println!("{name:38} {:.2} / {:.2} / {:.2}, CPU {cpu_each:.2}", at(0.5), at(0.99), at(1.0));
     };
     run("p50 p90 p99, no exemplars, ms", &mut |random| {
         let range = window(random);
@@ -136,6 +139,12 @@ fn main() {
     }
     run("dashboard of 12 panels, ms", &mut |random| refresh(&query, &PANELS, end, random.below(60)));
     println!("resident now, at most, MiB             {} / {}", memory_mib("VmRSS"), memory_mib("VmHWM"));
+}
+
+/// CPU time of this thread, which asks and answers.
+fn cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// What a dashboard of one service and of all asks.

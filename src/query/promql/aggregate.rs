@@ -22,7 +22,7 @@ pub(super) fn value(
 ) -> Result<Vec<Series>, PromError> {
     let Aggregate { operator, of, parameter, grouping } = aggregate;
     if *operator == Aggregation::Sum
-        && let Some(summed) = evaluator.summed_increase(of, grouping, grid)?
+        && let Some(summed) = evaluator.summed_increase(of, grouping, None, grid)?
     {
         return Ok(summed);
     }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::ast::{At, Expr, Ranged, Shift};
+use super::ast::{Aggregate, Aggregation, At, Expr, Ranged, Shift};
 use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
 use super::over_time::{OverTime, Window, secs};
 use super::series::{Millis, Sampled, Samples, Series};
-use super::source::{Selector, Source};
+use super::source::{NumberOf, Selector, Source};
 use super::{PromError, PromValue, aggregate, binary, functions};
 
 /// Numbers that are held at once, some 16 bytes each.
@@ -93,12 +93,31 @@ impl Evaluator<'_> {
         &self,
         expr: &Expr,
         grouping: &Grouping,
+        number: Option<NumberOf<'_>>,
         grid: &[Millis],
     ) -> Result<Option<Vec<Series>>, PromError> {
         let Expr::OverTime { function: function @ (OverTime::Rate | OverTime::Increase), of, .. } = expr else {
             return Ok(None);
         };
-        self.increase(*function, of, Some(grouping), grid)
+        self.increase(*function, of, Some(grouping), number, grid)
+    }
+
+    /// A number of each histogram that `rate`, `increase` or a `sum` of them gives; `None` when they have to be made first.
+    pub(super) fn numbers_of_increase(
+        &self,
+        expr: &Expr,
+        number: NumberOf<'_>,
+        grid: &[Millis],
+    ) -> Result<Option<Vec<Series>>, PromError> {
+        match expr {
+            Expr::Aggregate(Aggregate { operator: Aggregation::Sum, of, grouping, .. }) => {
+                self.summed_increase(of, grouping, Some(number), grid)
+            }
+            Expr::OverTime { function: function @ (OverTime::Rate | OverTime::Increase), of, .. } => {
+                self.increase(*function, of, None, Some(number), grid)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn increase(
@@ -106,11 +125,12 @@ impl Evaluator<'_> {
         function: OverTime,
         of: &Ranged,
         grouping: Option<&Grouping>,
+        number: Option<NumberOf<'_>>,
         grid: &[Millis],
     ) -> Result<Option<Vec<Series>>, PromError> {
         let Ranged::Selected { selector, range, shift } = of else { return Ok(None) };
         let factor = if function == OverTime::Rate { 1.0 / secs(*range) } else { 1.0 };
-        self.source.increase(selector, *range, &self.shifted(*shift, grid), factor, grouping)
+        self.source.increase(selector, *range, &self.shifted(*shift, grid), factor, grouping, number)
     }
 
     fn over_time(
@@ -121,7 +141,7 @@ impl Evaluator<'_> {
         grid: &[Millis],
     ) -> Result<Vec<Series>, PromError> {
         if matches!(function, OverTime::Rate | OverTime::Increase)
-            && let Some(exact) = self.increase(function, of, None, grid)?
+            && let Some(exact) = self.increase(function, of, None, None, grid)?
         {
             return Ok(exact);
         }

@@ -55,8 +55,8 @@ pub(super) fn value(
         Function::Sort | Function::SortDesc => asked.vector(0)?,
         Function::LabelReplace => label_replace(&asked)?,
         Function::LabelJoin => label_join(&asked)?,
-        Function::HistogramQuantile => histogram_quantile(asked.vector(1)?, &asked.scalar(0)?),
-        Function::HistogramFraction => histogram_fraction(asked.vector(2)?, &asked.scalar(0)?, &asked.scalar(1)?),
+        Function::HistogramQuantile => histogram_quantile(&asked)?,
+        Function::HistogramFraction => histogram_fraction(&asked)?,
         Function::HistogramCount => of_histograms(asked.vector(0)?, Histogram::count),
         Function::HistogramSum => of_histograms(asked.vector(0)?, Histogram::sum),
         Function::HistogramAvg => of_histograms(asked.vector(0)?, |histogram| histogram.sum() / histogram.count()),
@@ -309,46 +309,54 @@ fn of_histograms(series: Vec<Series>, of: impl Fn(&Histogram) -> f64) -> Vec<Ser
     series.into_iter().filter_map(native).collect()
 }
 
-fn histogram_quantile(series: Vec<Series>, quantiles: &[f64]) -> Vec<Series> {
+fn histogram_quantile(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
+    let quantiles = asked.scalar(0)?;
     let quantile = |at: usize| quantiles.get(at).copied().unwrap_or(f64::NAN);
     let classic = |counts: &[Bucket], at: usize| bucket_quantile(quantile(at), counts);
-    per_histogram(series, &|histogram, at| histogram.quantile(quantile(at)), &classic)
+    per_histogram(asked, 1, &|histogram, at| histogram.quantile(quantile(at)), &classic)
 }
 
-fn histogram_fraction(series: Vec<Series>, lower: &[f64], upper: &[f64]) -> Vec<Series> {
+fn histogram_fraction(asked: &Asked<'_>) -> Result<Vec<Series>, PromError> {
+    let (lower, upper) = (asked.scalar(0)?, asked.scalar(1)?);
     let ends = |at: usize| (lower.get(at).copied().unwrap_or(f64::NAN), upper.get(at).copied().unwrap_or(f64::NAN));
     let classic = |counts: &[Bucket], at: usize| bucket_fraction(ends(at), counts);
-    per_histogram(series, &|histogram, at| histogram.fraction(ends(at).0, ends(at).1), &classic)
+    per_histogram(asked, 2, &|histogram, at| histogram.fraction(ends(at).0, ends(at).1), &classic)
 }
 
 /// The upper bound of a classic histogram's bucket, and how many lie at or below it.
 type Bucket = (f64, f64);
 
-/// A number of each histogram, native or classic; of classic ones the bounds and their cumulative counts are given.
+/// A number of each histogram of an argument, native or classic; of classic ones the bounds and their cumulative counts are
+/// given.
 fn per_histogram(
-    series: Vec<Series>,
+    asked: &Asked<'_>,
+    arg: usize,
     native: &dyn Fn(&Histogram, usize) -> f64,
     classic: &dyn Fn(&[Bucket], usize) -> f64,
-) -> Vec<Series> {
+) -> Result<Vec<Series>, PromError> {
+    let number = |histogram: &Histogram, is_classic: bool, at: usize| {
+        if !is_classic {
+            return native(histogram, at);
+        }
+        let counts: Vec<Bucket> = bounds_secs().zip(histogram.cumulative()).collect();
+        classic(&counts, at)
+    };
+    if let Some(numbers) = asked.evaluator.numbers_of_increase(asked.arg(arg)?, &number, asked.grid)? {
+        return Ok(numbers);
+    }
     let mut found = Vec::new();
     let mut apart = Vec::new();
-    for one in series {
-        let values: Vec<Option<f64>> = match &one.samples {
-            Samples::Histograms(values) => {
-                values.iter().enumerate().map(|(at, value)| Some(native(value.as_ref()?, at))).collect()
-            }
-            Samples::Buckets(values) => {
-                let of = |value: &Histogram, at: usize| {
-                    let counts: Vec<Bucket> = bounds_secs().zip(value.cumulative()).collect();
-                    classic(&counts, at)
-                };
-                values.iter().enumerate().map(|(at, value)| Some(of(value.as_ref()?, at))).collect()
-            }
+    for one in asked.vector(arg)? {
+        let (values, is_classic) = match &one.samples {
+            Samples::Histograms(values) => (values, false),
+            Samples::Buckets(values) => (values, true),
             Samples::Floats(_) => {
                 apart.push(one);
                 continue;
             }
         };
+        let values =
+            values.iter().enumerate().map(|(at, value)| Some(number(value.as_ref()?, is_classic, at))).collect();
         found.push(Series { labels: nameless(one.labels).without(BUCKET_BOUND), samples: Samples::Floats(values) });
     }
     for (labels, family) in families(apart) {
@@ -360,7 +368,7 @@ fn per_histogram(
         };
         found.push(Series { labels, samples: Samples::Floats((0..n).map(at).collect()) });
     }
-    found
+    Ok(found)
 }
 
 /// Bounds with cumulative counts, ascending, equal bounds together and no count below the one before.

@@ -86,11 +86,13 @@ pub struct Cell {
 }
 
 impl Histogram {
-    /// Of counts that ascend by bucket, and the sum of the latencies, `factor` times.
-    pub(super) fn of(counts: impl Iterator<Item = (Bucket, u64)>, sum_ns: u128, factor: f64) -> Self {
+    /// Makes it one of counts that ascend by bucket, and the sum of the latencies, `factor` times.
+    pub(super) fn set(&mut self, counts: impl Iterator<Item = (Bucket, u64)>, sum_ns: u128, factor: f64) {
         #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
         let sum = sum_ns as f64 / 1e9 * factor;
-        Self { counts: counts.map(|(bucket, count)| (bucket, precise(count) * factor)).collect(), sum }
+        self.sum = sum;
+        self.counts.clear();
+        self.counts.extend(counts.map(|(bucket, count)| (bucket, precise(count) * factor)));
     }
 
     /// Spans, or a fraction of them.

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::PromError;
+use super::histogram::Histogram;
 use super::labels::{Grouping, Labels};
 use super::series::{Millis, Sampled, Series};
 
@@ -67,6 +68,9 @@ impl Selector {
     }
 }
 
+/// A number of a histogram at an instant, by its position; `true` where its classic form is asked for.
+pub type NumberOf<'a> = &'a dyn Fn(&Histogram, bool, usize) -> f64;
+
 /// Gives series, all of one state of what is stored.
 pub trait Source {
     /// Each series with its value at these instants, which ascend; one without any is left out.
@@ -76,7 +80,9 @@ pub trait Source {
     fn at(&self, selector: &Selector, instants: &[Millis]) -> Result<Vec<Series>, PromError>;
 
     /// How much each counter or histogram grew in `(instant - range, instant]`, exactly, times `factor`, for instants that ascend;
-    /// without the name of the metric. With a grouping, what the series of a group grew together. `None` where nothing but samples is known.
+    /// without the name of the metric. With a grouping, what the series of a group grew together. With a `number`, that of each
+    /// histogram, which so need not all be held. `None` where that cannot be told: nothing but samples is known, or it is no
+    /// histogram that a number is wanted of.
     ///
     /// # Errors
     /// As reading fails, or `TooMuch`.
@@ -87,6 +93,7 @@ pub trait Source {
         instants: &[Millis],
         factor: f64,
         grouping: Option<&Grouping>,
+        number: Option<NumberOf<'_>>,
     ) -> Result<Option<Vec<Series>>, PromError>;
 
     /// The samples in `(after, until]` of each series that has one.

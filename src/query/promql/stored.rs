@@ -16,7 +16,7 @@ use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
 use super::pile::Pile;
 use super::series::{Millis, Sampled, Samples, Series};
 use super::sliding::Sliding;
-use super::source::{Selector, Source};
+use super::source::{NumberOf, Selector, Source};
 use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
 use crate::latency::Resolution;
@@ -232,6 +232,8 @@ struct Form<'a> {
     from_start: bool,
     factor: f64,
     grouping: Option<&'a Grouping>,
+    /// Of each histogram.
+    number: Option<NumberOf<'a>>,
 }
 
 impl Stored<'_> {
@@ -297,10 +299,17 @@ fn samples(part: Part, counted: Counted, windows: &Windows, form: &Form<'_>) -> 
         }
         Part::Histogram | Part::Buckets => {
             let sorted: Vec<Option<Pile>> = counted.histograms.into_iter().map(|pile| pile.map(Pile::sorted)).collect();
-            let mut sliding = Sliding::new(form.factor);
-            let value = |window: &(usize, usize)| exists(window).then(|| sliding.window(&sorted, window.0, window.1));
+            let mut sliding = Sliding::over(&sorted, form.factor);
+            let is_classic = part == Part::Buckets;
+            if let Some(number) = form.number {
+                let mut value = |(at, window): (usize, &(usize, usize))| {
+                    exists(window).then(|| number(sliding.window(window.0, window.1), is_classic, at))
+                };
+                return Samples::Floats(windows.iter().enumerate().map(&mut value).collect());
+            }
+            let value = |window: &(usize, usize)| exists(window).then(|| sliding.shared(window.0, window.1));
             let values = windows.iter().map(value).collect();
-            if part == Part::Buckets { Samples::Buckets(values) } else { Samples::Histograms(values) }
+            if is_classic { Samples::Buckets(values) } else { Samples::Histograms(values) }
         }
     }
 }
@@ -329,7 +338,7 @@ impl Source for Stored<'_> {
         let edges = in_order(instants.iter().map(|at| edge(*at)));
         // The interval before the first edge is the first one.
         let windows = instants.iter().map(|at| (0, edges.partition_point(|known| *known <= edge(*at)))).collect();
-        self.series(selector, &edges, &windows, &Form { from_start: true, factor: 1.0, grouping: None })
+        self.series(selector, &edges, &windows, &Form { from_start: true, factor: 1.0, grouping: None, number: None })
     }
 
     fn increase(
@@ -339,7 +348,12 @@ impl Source for Stored<'_> {
         instants: &[Millis],
         factor: f64,
         grouping: Option<&Grouping>,
+        number: Option<NumberOf<'_>>,
     ) -> Result<Option<Vec<Series>>, PromError> {
+        let is_histogram = |metric: &Metric| matches!(metric.part, Part::Histogram | Part::Buckets);
+        if number.is_some() && (names_bound(selector) || !metrics_of(selector).all(is_histogram)) {
+            return Ok(None);
+        }
         if grouping.is_some() && !can_be_counted_together(selector, grouping) {
             return Ok(None);
         }
@@ -347,7 +361,7 @@ impl Source for Stored<'_> {
         let edges = in_order(instants.iter().flat_map(|at| <[Millis; 2]>::from(ends(at))));
         let place = |at: Millis| edges.partition_point(|known| *known < at);
         let windows = instants.iter().map(|at| (place(ends(at).0), place(ends(at).1))).collect();
-        self.series(selector, &edges, &windows, &Form { from_start: false, factor, grouping }).map(Some)
+        self.series(selector, &edges, &windows, &Form { from_start: false, factor, grouping, number }).map(Some)
     }
 
     fn samples(&self, selector: &Selector, after: Millis, until: Millis) -> Result<Vec<Sampled>, PromError> {

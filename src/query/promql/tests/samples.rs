@@ -3,7 +3,7 @@
 use super::super::PromError;
 use super::super::labels::{Grouping, Labels, METRIC_NAME};
 use super::super::series::{Millis, Sampled, Samples, Series};
-use super::super::source::{Selector, Source};
+use super::super::source::{NumberOf, Selector, Source};
 
 const FIRST_SAMPLE: Millis = 1_709_208_003_000;
 const INTERVAL: Millis = 10_000;
@@ -100,6 +100,7 @@ impl Source for Known {
         _: &[Millis],
         _: f64,
         _: Option<&Grouping>,
+        _: Option<NumberOf<'_>>,
     ) -> Result<Option<Vec<Series>>, PromError> {
         Ok(None)
     }
