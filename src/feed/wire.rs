@@ -90,7 +90,7 @@ fn put(series: &mut Vec<TimeSeries>, subject: Subject, labels: &Labels, total: &
             let name = format!("{}_bucket", metric.name);
             one(&name, Some(bucket.bound), number(bucket.count), bucket.exemplar);
         }
-        one(&format!("{}_count", metric.name), None, number(total.count), None);
+        one(&format!("{}_count", metric.name), None, number(total.timed), None);
         one(&format!("{}_sum", metric.name), None, total.sum_secs(), None);
     }
 }

@@ -178,7 +178,7 @@ fn histogram(total: &Total, created: Option<Timestamp>) -> Histogram {
     let bucket = bucket.collect();
     let (positive_span, positive_delta) = sparse(&total.exponential);
     Histogram {
-        sample_count: total.count,
+        sample_count: total.timed,
         sample_sum: total.sum_secs(),
         bucket,
         schema: SCHEMA,

@@ -95,7 +95,7 @@ fn histogram(out: &mut String, name: &str, labels: &Labels, total: &Total, since
     }
     put!(out, "{name}_count");
     labels_text(out, labels, None);
-    put!(out, " {}\n{name}_sum", total.count);
+    put!(out, " {}\n{name}_sum", total.timed);
     labels_text(out, labels, None);
     put!(out, " {}\n", number_text(total.sum_secs()));
     created(out, name, labels, since);

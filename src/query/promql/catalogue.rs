@@ -19,6 +19,8 @@ pub enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// How many: a counter.
+    Total,
+    /// How many its histogram holds: a counter.
     Count,
     /// How many failed: a counter.
     Failed,
@@ -67,8 +69,8 @@ pub const METRICS: [Metric; 15] = [
     metric("traces_service_graph_request_server_seconds_bucket", Subject::Calls, Part::Buckets, SERVER_SECONDS),
     metric("traces_service_graph_request_server_seconds_count", Subject::Calls, Part::Count, SERVER_SECONDS),
     metric("traces_service_graph_request_server_seconds_sum", Subject::Calls, Part::Sum, SERVER_SECONDS),
-    metric("traces_service_graph_request_total", Subject::Calls, Part::Count, "Calls between two services."),
-    metric("traces_spanmetrics_calls_total", Subject::Spans, Part::Count, "Spans."),
+    metric("traces_service_graph_request_total", Subject::Calls, Part::Total, "Calls between two services."),
+    metric("traces_spanmetrics_calls_total", Subject::Spans, Part::Total, "Spans."),
     metric("traces_spanmetrics_latency", Subject::Spans, Part::Histogram, SECONDS),
     metric("traces_spanmetrics_latency_bucket", Subject::Spans, Part::Buckets, SECONDS),
     metric("traces_spanmetrics_latency_count", Subject::Spans, Part::Count, SECONDS),
@@ -79,7 +81,7 @@ impl Subject {
     /// The labels of a stored series, without a name; `None` when it counts something else.
     pub fn labels(self, key: &SeriesKey<'_>) -> Option<Labels> {
         match (self, &key.family) {
-            (Self::Spans, None) => Some(Labels::of([
+            (Self::Spans, None | Some(Family::Untimed)) => Some(Labels::of([
                 ("service", &*key.service),
                 ("span_kind", kind_text(key.kind)),
                 ("span_name", &*key.span_name),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
-use crate::latency::{Exemplar, SlotLatency, counting_instant};
+use crate::latency::{Exemplar, SlotLatency, instant_of};
 use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, UnixNanos};
 use crate::store::{HeadPart, SeriesList};
 
@@ -51,6 +51,8 @@ pub(super) struct Counted {
     pub(super) histograms: Vec<Option<Pile>>,
     /// Of all intervals, if wanted.
     pub(super) exemplars: Vec<Exemplar>,
+    /// Of all intervals, how many had no latency: no histogram has them.
+    pub(super) untimed: u64,
 }
 
 impl Counted {
@@ -62,7 +64,41 @@ impl Counted {
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
+
+    /// Takes in what another series of the same intervals counted.
+    fn take_in(&mut self, other: Self) {
+        let add =
+            |own: &mut Vec<u64>, other: Vec<u64>| own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        add(&mut self.counts, other.counts);
+        add(&mut self.all, other.all);
+        self.sums.iter_mut().zip(other.sums).for_each(|(own, other)| *own += other);
+        for (own, other) in self.histograms.iter_mut().zip(other.histograms) {
+            match (own, other) {
+                (Some(own), Some(other)) => own.take_in(other),
+                (own, other) => *own = own.take().or(other),
+            }
+        }
+        self.exemplars.extend(other.exemplars);
+        self.untimed += other.untimed;
+    }
+
+    /// Series with their labels, each once.
+    pub(super) fn joined(all: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let (mut joined, mut places): (Vec<Self>, HashMap<Labels, usize>) = Default::default();
+        for one in all {
+            if let Some(same) = places.get(&one.labels).and_then(|place| joined.get_mut(*place)) {
+                same.take_in(one);
+                continue;
+            }
+            let _new = places.insert(one.labels.clone(), joined.len());
+            joined.push(one);
+        }
+        joined
+    }
 }
+
+/// Spans of a batch that look the same from the outside are of one series: scope, name, kind, status, whether they have a latency.
+type Look<'a> = (u32, &'a [u8], SpanKind, SpanStatus, bool);
 
 /// Counts while a store is walked through.
 pub(super) struct Counting<'a> {
@@ -118,6 +154,7 @@ impl<'a> Counting<'a> {
                 sums: vec![0; n],
                 histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
                 exemplars: Vec::new(),
+                untimed: 0,
             });
             next
         });
@@ -190,16 +227,18 @@ impl<'a> Counting<'a> {
         let mut seen: HashSet<SpanKey> = HashSet::new();
         for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
             let block = places.add_head(batch, head.horizon);
-            // Spans that look the same from the outside are of one series.
-            let mut looks: HashMap<(u32, &[u8], SpanKind, SpanStatus), Option<usize>> = HashMap::new();
+            let mut looks: HashMap<Look<'_>, Option<usize>> = HashMap::new();
             for (row, span) in (0..).zip(&batch.spans) {
-                let at = counting_instant(span.start_time_unix_nano, head.horizon);
-                let Some(latency) = span.latency().filter(|_| self.interval(at).is_some()) else { continue };
+                let (at, latency) = (instant_of(span, head.horizon), span.latency());
+                if self.interval(at).is_none() {
+                    continue;
+                }
                 let (kind, status) = (SpanKind::from(span.kind), SpanStatus::from(span.status_code));
-                let look = (span.scope, batch.text(span.name), kind, status);
+                let look = (span.scope, batch.text(span.name), kind, status, latency.is_some());
                 let number = *looks.entry(look).or_insert_with(|| self.number(&key_of(batch, span)));
                 if let Some(number) = number.filter(|_| seen.insert(span.key())) {
-                    self.add_numbered(number, at, status, latency, Some((block, row)));
+                    let place = latency.map(|_| (block, row));
+                    self.add_numbered(number, at, status, latency.unwrap_or_default(), place);
                 }
             }
         }

@@ -111,28 +111,32 @@ impl Stored<'_> {
         let everything = [Selector { matchers: Vec::new() }];
         let selectors = if question.selectors.is_empty() { &everything[..] } else { &question.selectors };
         let edges = [question.start, question.end];
-        // Metrics of one subject have the same series: they are looked for once.
-        let mut known: Vec<(super::catalogue::Subject, Vec<Labels>)> = Vec::new();
+        // Metrics of one subject have the same series, but for spans without a latency, which its counter alone counts: they are
+        // looked for once.
+        let mut known: Vec<(super::catalogue::Subject, Vec<(Labels, bool)>)> = Vec::new();
         for metric in METRICS {
             if !selectors.iter().any(|selector| metrics_of(selector).any(|one| one.name == metric.name)) {
                 continue;
             }
             if known.iter().all(|(subject, _)| *subject != metric.subject) {
                 let kept = Kept { only_failed: false, histograms: false, exemplars: false };
-                let counted =
-                    self.counted(&metric, kept, &Self::edges_of(edges), false, &Some, &mut Places::default())?;
-                let there = counted.into_iter().filter(|one| 0 < one.total()).map(|one| one.labels).collect();
-                known.push((metric.subject, there));
+                let (edges, all) = (Self::edges_of(edges), metric.subject.counter().unwrap_or(&metric));
+                let counted = self.counted(all, kept, &edges, false, &Some, &mut Places::default())?;
+                let there = counted.into_iter().filter(|one| 0 < one.total());
+                let there = there.map(|one| (one.labels.clone(), one.untimed < one.total()));
+                known.push((metric.subject, there.collect()));
             }
             let of_subject = known.iter().find(|(subject, _)| *subject == metric.subject);
-            let all = of_subject.map(|(_, labels)| labels.as_slice()).unwrap_or_default();
+            let all = of_subject.map(|(_, series)| series.as_slice()).unwrap_or_default();
             if LISTED_MAX < all.len() {
                 return Err(PromError::TooMuch { what: "series", bound: LISTED_MAX });
             }
-            let is_wanted = |labels: &&Labels| {
-                selectors.iter().any(|one| one.takes(METRIC_NAME, metric.name) && takes_others(one, labels))
+            let is_wanted = |(labels, is_timed): &&(Labels, bool)| {
+                let is_there = *is_timed || metric.part == Part::Total;
+                let takes = |one: &Selector| one.takes(METRIC_NAME, metric.name) && takes_others(one, labels);
+                is_there && selectors.iter().any(takes)
             };
-            for labels in all.iter().filter(is_wanted) {
+            for (labels, _) in all.iter().filter(is_wanted) {
                 each(metric.named(labels.clone()), metric.part == Part::Buckets);
             }
         }

@@ -33,6 +33,12 @@ impl Pile {
         self.entries.len().cast_signed() - before.cast_signed()
     }
 
+    /// Adds what another one holds.
+    pub(super) fn take_in(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.sum_ns += other.sum_ns;
+    }
+
     /// Counts; those of a bucket may stand in several places.
     pub(super) fn entries(&self) -> &[(Bucket, u64)] {
         &self.entries

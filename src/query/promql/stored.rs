@@ -21,11 +21,14 @@ use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
 use crate::latency::{Bucket, Resolution};
 use crate::limits::SLOT_SECS;
-use crate::model::{SeriesKey, SpanKind, TimeRange, UnixNanos};
+use crate::model::{Family, SeriesKey, SpanKind, TimeRange, UnixNanos};
 use crate::store::{SnapshotOfCalls, StoreError};
 
-/// Tells the sides of a call apart while they are counted: no label of an answer has this name.
+/// Tells the sides of a call apart while they are counted, and spans with and without a latency: no label of an answer has
+/// this name.
 const SIDE: &str = "";
+/// The side of spans without a latency.
+const UNTIMED: &str = "untimed";
 /// Milliseconds of a slot.
 const SLOT: Millis = SLOT_SECS.cast_signed() * 1_000;
 
@@ -105,8 +108,13 @@ impl<'a> Stored<'a> {
         places: &mut Places,
     ) -> Result<Vec<Counted>, PromError> {
         if metric.subject == Subject::Spans {
-            let of = |key: &SeriesKey<'_>| metric.subject.labels(key).and_then(labels_of);
-            return self.of_sides(metric.subject, &of, kept, edges, from_start, places);
+            let of = |key: &SeriesKey<'_>| {
+                let side = if key.family == Some(Family::Untimed) { UNTIMED } else { "" };
+                let is_wanted = side.is_empty() || metric.part == Part::Total;
+                let labels = metric.subject.labels(key).filter(|_| is_wanted).and_then(labels_of)?;
+                Some(labels.with(SIDE, side))
+            };
+            return Ok(with_untimed(self.of_sides(metric.subject, &of, kept, edges, from_start, places)?));
         }
         let is_wanted = |key: &SeriesKey<'_>| metric.subject == Subject::Calls || key.kind == SpanKind::Client;
         // Both sides in one pass: places of heads hold as long as no partition follows.
@@ -157,7 +165,7 @@ impl<'a> Stored<'a> {
         let heads = &self.snapshot.snapshot.heads;
         if subject == Subject::Spans {
             let conventions = self.query.conventions()?;
-            counting.heads(heads, &|batch, span| SeriesKey::of(batch, span, &conventions).into_owned(), places);
+            counting.heads(heads, &|batch, span| SeriesKey::counting(batch, span, &conventions).into_owned(), places);
             return counting.counted();
         }
         let blocks: Vec<Vec<u32>> = heads
@@ -177,6 +185,21 @@ impl<'a> Stored<'a> {
         });
         counting.counted()
     }
+}
+
+/// Spans without a latency count with the others of their labels, and nothing more is said of them.
+fn with_untimed(all: Vec<Counted>) -> Vec<Counted> {
+    let is_untimed = |one: &Counted| one.labels.get(SIDE) == UNTIMED;
+    if !all.iter().any(is_untimed) {
+        return all;
+    }
+    Counted::joined(all.into_iter().map(|one| {
+        if !is_untimed(&one) {
+            return one;
+        }
+        let (untimed, histograms) = (one.total(), vec![None; one.histograms.len()]);
+        Counted { labels: one.labels.without(SIDE), untimed, histograms, ..one }
+    }))
 }
 
 /// The metrics that a selector names.
@@ -252,7 +275,7 @@ fn samples(part: Part, counted: &Counted, windows: &Windows, from_start: bool) -
     let exists = |window: &(usize, usize)| !from_start || 0 < within(&seen, window);
     #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
     match part {
-        Part::Count | Part::Failed => {
+        Part::Total | Part::Count | Part::Failed => {
             let before = cumulative(&counted.counts);
             let count = |window: &(usize, usize)| exists(window).then(|| within(&before, window) as f64);
             Samples::Floats(windows.iter().map(count).collect())
