@@ -46,6 +46,10 @@ fn check(staged: &Staged, all: &[Sent], stage: &str) {
             }
         }
     }
+    // Alone at its instant, far behind the others.
+    let at = millis(START + HOUR) + 10_000;
+    let came = staged.numbers("sum by (span_name) (increase(traces_spanmetrics_calls_total[20s]))", (at, at, 1));
+    assert_eq!(moved(came)["span_name=nowhere"], BTreeMap::from([(at, 1.0)]), "{stage}");
     check_lists(staged, all, stage);
     check_exemplars(staged, all, stage);
 }
@@ -88,7 +92,7 @@ fn spans_without_a_latency_count_in_calls_total_alone_wherever_they_are_stored()
         config.rollup_retention = Some(DurationNanos(90 * 24 * HOUR));
     });
     let mut all = spans();
-    // Without any time a span is counted when it came.
+    // Without any time a span is counted when it came, and a partition ends no earlier.
     all.push(Sent { start: START + HOUR, name: "nowhere".to_owned(), ..span(41, None) });
     let mut request = ExportTraceServiceRequest { resource_spans: all.iter().map(Sent::message).collect() };
     let last = &mut request.resource_spans[40].scope_spans[0].spans[0];
