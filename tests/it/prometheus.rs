@@ -1,5 +1,6 @@
 //! The Prometheus door against a count of the spans that were sent, in blocks, sealed partitions and the head.
 
+mod entries;
 mod exemplars;
 mod left;
 mod lists;

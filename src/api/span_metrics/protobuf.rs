@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use crate::query::promql::catalogue::{Metric, Subject};
+use crate::query::promql::catalogue::Metric;
 use crate::query::promql::exemplars::PromExemplar;
 use crate::query::promql::labels::Labels;
 use crate::query::promql::series::Millis;
@@ -116,7 +116,7 @@ struct Histogram {
 
 pub(super) fn written(totals: &Totals) -> Vec<u8> {
     let mut out = Vec::new();
-    for subject in Subject::ALL {
+    for subject in totals.subjects() {
         let of_subject = || totals.series.iter().filter(move |((known, _), _)| *known == subject);
         let mut put = |metric: &Metric, kind: i32, metrics: Vec<MetricRow>| {
             let (name, help) = (metric.name.to_owned(), metric.help.to_owned());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::block::ServiceCount;
 use crate::latency::{Exemplar, SlotLatency, instant_of};
-use crate::model::{DurationNanos, SeriesKey, SpanKey, SpanKind, SpanStatus, UnixNanos};
+use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanKey, SpanKind, SpanStatus, UnixNanos};
 use crate::store::{HeadPart, SeriesList};
 
 use super::super::walk::{Places, SlotAt, Visitor};
@@ -38,7 +38,7 @@ impl Kept {
 }
 
 /// What one series counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Counted {
     pub(super) labels: Labels,
     /// By interval.
@@ -97,7 +97,7 @@ impl Counted {
     }
 }
 
-/// Spans of a batch that look the same from the outside are of one series: scope, name, kind, status, whether they have a latency.
+/// Spans of a batch that look the same from the outside are of one series: scope, name, kind, status, and what sets them apart.
 type Look<'a> = (u32, &'a [u8], SpanKind, SpanStatus, bool);
 
 /// Counts while a store is walked through.
@@ -217,11 +217,12 @@ impl<'a> Counting<'a> {
         self.add(number, at, status, &slot);
     }
 
-    /// The spans of the heads, each once.
+    /// The spans of the heads, each once. Those of one look whose keys differ are told apart by `apart`.
     pub(super) fn heads(
         &mut self,
         heads: &[HeadPart],
-        key_of: &dyn Fn(&crate::model::SpanBatch, &crate::model::Span) -> SeriesKey<'static>,
+        apart: &dyn Fn(&SpanBatch, &Span) -> bool,
+        key_of: &dyn Fn(&SpanBatch, &Span) -> SeriesKey<'static>,
         places: &mut Places,
     ) {
         let mut seen: HashSet<SpanKey> = HashSet::new();
@@ -234,7 +235,7 @@ impl<'a> Counting<'a> {
                     continue;
                 }
                 let (kind, status) = (SpanKind::from(span.kind), SpanStatus::from(span.status_code));
-                let look = (span.scope, batch.text(span.name), kind, status, latency.is_some());
+                let look = (span.scope, batch.text(span.name), kind, status, apart(batch, span));
                 let number = *looks.entry(look).or_insert_with(|| self.number(&key_of(batch, span)));
                 if let Some(number) = number.filter(|_| seen.insert(span.key())) {
                     let place = latency.map(|_| (block, row));
@@ -274,5 +275,37 @@ impl Visitor for Counting<'_> {
         if let Some(number) = self.chosen.get(chosen).copied().filter(|_| self.from <= at.start) {
             self.add(number, at.start, key.status, latency);
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// One span of a series.
+    pub(in super::super) fn counted_once(labels: Labels) -> Counted {
+        let (all, histograms, exemplars) = Default::default();
+        Counted { labels, counts: vec![1], all, sums: vec![7], histograms, exemplars, untimed: 0 }
+    }
+
+    #[test]
+    fn series_of_equal_labels_are_joined_with_all_that_they_counted() {
+        let of = |service: &str| counted_once(Labels::of([("service", service)]));
+        let histogram = |nanos: u64| {
+            let (mut pile, mut slot) = (Pile::default(), SlotLatency::default());
+            slot.histogram.record(DurationNanos(nanos));
+            let _held = pile.add(&slot.histogram);
+            Some(pile)
+        };
+        let with = |histograms: Vec<Option<Pile>>| Counted { histograms, untimed: 1, ..of("cart") };
+        let all =
+            [with(vec![None, histogram(7), histogram(1)]), of("stock"), with(vec![histogram(9), histogram(5), None])];
+        let joined = Counted::joined(all);
+        let cart = &joined[0];
+        assert_eq!((joined.len(), cart.total(), cart.sums[0], cart.untimed), (2, 2, 14, 2));
+        let sums: Vec<u128> = cart.histograms.iter().flatten().map(Pile::sum_ns).collect();
+        assert_eq!(sums, [9, 12, 1]);
+        assert_eq!(cart.histograms[1].as_ref().map(|pile| pile.entries().len()), Some(2));
+        assert_eq!(joined[1].total(), 1);
     }
 }

@@ -4,13 +4,15 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::rows::WITHIN;
 use super::super::walk::{Places, Slots, Walk};
 use super::super::{Coverage, Query, QueryError, coverage_of};
-use super::catalogue::{METRICS, Metric, Part, Subject};
+use super::catalogue::{Metric, Part, Subject};
 use super::counted::{Counted, Counting, Kept};
+use super::entries::{self, Apart};
 use super::eval::{POINTS_HELD_MAX, too_much};
 use super::histogram::Histogram;
 use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
@@ -21,7 +23,7 @@ use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
 use crate::latency::{Bucket, Resolution};
 use crate::limits::SLOT_SECS;
-use crate::model::{Family, SeriesKey, SpanKind, TimeRange, UnixNanos};
+use crate::model::{Conventions, Family, SeriesKey, SpanKind, TimeRange, UnixNanos};
 use crate::store::{SnapshotOfCalls, StoreError};
 
 /// Tells the sides of a call apart while they are counted, and spans with and without a latency: no label of an answer has
@@ -35,6 +37,7 @@ const SLOT: Millis = SLOT_SECS.cast_signed() * 1_000;
 /// What is stored, as one question sees it.
 pub(super) struct Stored<'a> {
     pub(super) query: &'a Query,
+    pub(super) conventions: Arc<Conventions>,
     snapshot: SnapshotOfCalls,
     began: Instant,
     coverage: RefCell<Coverage>,
@@ -79,7 +82,12 @@ impl<'a> Stored<'a> {
     pub(super) fn of(query: &'a Query) -> Result<Self, QueryError> {
         let snapshot = query.store()?.snapshot_of_calls();
         let coverage = RefCell::new(coverage_of(&snapshot.snapshot));
-        Ok(Self { query, snapshot, began: clock::instant(), coverage })
+        Ok(Self { query, conventions: query.conventions()?, snapshot, began: clock::instant(), coverage })
+    }
+
+    /// The metrics that a selector names.
+    pub(super) fn metrics_of(&self, selector: &Selector) -> impl Iterator<Item = &'static Metric> {
+        self.query.prom_metrics().filter(|metric| selector.takes(METRIC_NAME, metric.name))
     }
 
     /// The edges of the slots that a range meets.
@@ -107,6 +115,11 @@ impl<'a> Stored<'a> {
         labels_of: &dyn Fn(Labels) -> Option<Labels>,
         places: &mut Places,
     ) -> Result<Vec<Counted>, PromError> {
+        if metric.subject == Subject::Entries {
+            let apart = Apart::new(&self.conventions, labels_of);
+            let all = self.of_sides(metric.subject, &|key| apart.name(key), kept, edges, from_start, places)?;
+            return Ok(apart.series(all));
+        }
         if metric.subject == Subject::Spans {
             let of = |key: &SeriesKey<'_>| {
                 let side = if key.family == Some(Family::Untimed) { UNTIMED } else { "" };
@@ -163,9 +176,15 @@ impl<'a> Stored<'a> {
                 .visit(&self.snapshot.snapshot, &mut counting)?;
         }
         let heads = &self.snapshot.snapshot.heads;
+        let conventions = &*self.conventions;
         if subject == Subject::Spans {
-            let conventions = self.query.conventions()?;
-            counting.heads(heads, &|batch, span| SeriesKey::counting(batch, span, &conventions).into_owned(), places);
+            let key_of = |batch: &_, span: &_| SeriesKey::counting(batch, span, conventions).into_owned();
+            counting.heads(heads, &|_, span| span.latency().is_some(), &key_of, places);
+            return counting.counted();
+        }
+        if subject == Subject::Entries {
+            let is_entry = |batch: &_, span: &_| entries::counts(batch, span, conventions);
+            counting.heads(heads, &is_entry, &|batch, span| entries::family_of(batch, span, conventions), places);
             return counting.counted();
         }
         let blocks: Vec<Vec<u32>> = heads
@@ -202,11 +221,6 @@ fn with_untimed(all: Vec<Counted>) -> Vec<Counted> {
     }))
 }
 
-/// The metrics that a selector names.
-pub(super) fn metrics_of(selector: &Selector) -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().filter(|metric| selector.takes(METRIC_NAME, metric.name))
-}
-
 /// Whether a series is taken by all conditions but those on name and bound.
 pub(super) fn takes_others(selector: &Selector, labels: &Labels) -> bool {
     let others = selector.matchers.iter();
@@ -234,7 +248,7 @@ impl Stored<'_> {
         named: bool,
     ) -> Result<Vec<Series>, PromError> {
         let mut found = Vec::new();
-        for metric in metrics_of(selector) {
+        for metric in self.metrics_of(selector) {
             if metric.part != Part::Buckets && !selector.takes(BUCKET_BOUND, "") {
                 continue;
             }
@@ -381,7 +395,7 @@ impl Source for Stored<'_> {
         instants: &[Millis],
         grouping: Option<&Grouping>,
     ) -> Result<Option<Vec<Series>>, PromError> {
-        if grouping.is_some() && !can_be_counted_together(selector, grouping) {
+        if grouping.is_some() && !self.can_be_counted_together(selector, grouping) {
             return Ok(None);
         }
         let ends = |at: &Millis| (edge(at.saturating_sub(range)), edge(*at));
@@ -405,10 +419,15 @@ impl Source for Stored<'_> {
     }
 }
 
-/// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
-fn can_be_counted_together(selector: &Selector, grouping: Option<&Grouping>) -> bool {
-    let mut metrics = metrics_of(selector);
-    let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
-    let can = |metric: &Metric| metric.subject == Subject::Spans && (metric.part != Part::Buckets || keeps_bound);
-    metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
+impl Stored<'_> {
+    /// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
+    fn can_be_counted_together(&self, selector: &Selector, grouping: Option<&Grouping>) -> bool {
+        let mut metrics = self.metrics_of(selector);
+        let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
+        let can = |metric: &Metric| {
+            let is_of_spans = matches!(metric.subject, Subject::Spans | Subject::Entries);
+            is_of_spans && (metric.part != Part::Buckets || keeps_bound)
+        };
+        metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
+    }
 }

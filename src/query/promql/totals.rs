@@ -116,6 +116,12 @@ impl Totals {
         Self { since: edge(at), until: edge(at), series: BTreeMap::new() }
     }
 
+    /// What is counted; entry spans where there are some.
+    pub fn subjects(&self) -> impl Iterator<Item = Subject> {
+        let has = |wanted: Subject| self.series.keys().any(|(subject, _)| *subject == wanted);
+        Subject::ALL.into_iter().filter(move |subject| *subject != Subject::Entries || has(*subject))
+    }
+
     /// The last edge that nothing is waited for any more at `now`.
     pub fn due(now: Millis) -> Millis {
         edge(now.saturating_sub(Millis::try_from(LATE_AFTER.as_millis()).unwrap_or(Millis::MAX)))
@@ -134,7 +140,7 @@ impl Query {
         }
         let stored = Stored::of(self)?;
         let mut counted = Vec::new();
-        for subject in Subject::ALL {
+        for subject in Subject::ALL.into_iter().filter(|subject| subject.is_offered(&stored.conventions)) {
             // One pass for the numbers and buckets of a subject, one for its failures.
             for metric in subject.counter().or(subject.histogram()).into_iter().chain(subject.failures()) {
                 let is_whole = metric.part != Part::Failed;
@@ -197,7 +203,7 @@ impl Subject {
     }
 
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Spans, Self::Calls, Self::ClientCalls];
+    pub const ALL: [Self; 4] = [Self::Spans, Self::Entries, Self::Calls, Self::ClientCalls];
 }
 
 /// In seconds.

@@ -34,6 +34,11 @@ pub(crate) struct Sent {
 
 pub(crate) const SPAN_LABELS: [&str; 4] = ["service", "span_kind", "span_name", "status_code"];
 
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
+
 impl Sent {
     pub(crate) fn label(&self, name: &str) -> String {
         let kinds = ["INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"];
@@ -47,10 +52,6 @@ impl Sent {
     }
 
     pub(crate) fn message(&self) -> ResourceSpans {
-        let text = |key: &str, value: &str| {
-            let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
-            KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
-        };
         let (start, end) = match (self.latency, self.id % 3) {
             (Some(latency), _) => (self.start, self.start + latency),
             (None, 0) => (self.start, self.start - 1),
