@@ -111,4 +111,6 @@ fn spans_without_a_latency_are_counted_beside_their_series_and_nothing_else_chan
     let _done = checkpoint(&store, &without);
     let open = store.open_partition(&without).unwrap();
     assert!(open.series(1).unwrap().iter().all(|key| key.family != Some(crate::model::Family::Untimed)));
+    drop((sealed, open, partition, without, store));
+    remnants::check_sound(dir.path());
 }
