@@ -1,7 +1,8 @@
 //! Settings: flags beat environment, environment beats the file, the file beats the defaults. One table makes the
 //! flags, the `SPANDREL_..` names and the keys of the file; everything is validated once.
 
-use std::collections::BTreeSet;
+mod dimensions;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::feed::{Histograms, RemoteWrite, Version};
 use crate::ingest::IngestConfig;
 use crate::journal::Durability;
 use crate::limits;
-use crate::model::{Conventions, DurationNanos};
+use crate::model::DurationNanos;
 use crate::store::{KeepRule, StoreConfig};
 
 const MIB: u64 = 1024 * 1024;
@@ -82,6 +83,9 @@ pub struct RawConfig {
     /// region, zone, node, pod, host and version by their semantic conventions]
     #[arg(long, env = "SPANDREL_PEEL_DIMENSIONS", value_name = "LIST", value_delimiter = ',')]
     pub peel_dimensions: Option<Vec<String>>,
+    /// Peel dimensions that metrics of entry spans have as labels, comma-separated, or all [default: none]
+    #[arg(long, env = "SPANDREL_METRIC_DIMENSIONS", value_name = "LIST", value_delimiter = ',')]
+    pub metric_dimensions: Option<Vec<String>>,
     /// Services that send only INTERNAL spans, comma-separated: their outermost spans count as the service's latency
     /// [default: none]
     #[arg(long, env = "SPANDREL_ENTRY_SPANS", value_name = "LIST", value_delimiter = ',')]
@@ -295,6 +299,7 @@ impl RawConfig {
             connections_max: self.connections_max.or(fallback.connections_max),
             connections_per_address_max: self.connections_per_address_max.or(fallback.connections_per_address_max),
             peel_dimensions: self.peel_dimensions.or(fallback.peel_dimensions),
+            metric_dimensions: self.metric_dimensions.or(fallback.metric_dimensions),
             entry_spans: self.entry_spans.or(fallback.entry_spans),
             zipkin: self.zipkin.or(fallback.zipkin),
             remote_write: self.remote_write.or(fallback.remote_write),
@@ -349,7 +354,11 @@ impl RawConfig {
             rollup_retention: Some(duration("rollup-retention", self.rollup_retention.as_deref(), "400d")?),
             remnants_merged_at_once: limits::REMNANTS_MERGED_AT_ONCE,
             keep,
-            conventions: Arc::new(conventions(self.peel_dimensions, self.entry_spans)?),
+            conventions: Arc::new(dimensions::conventions(
+                self.peel_dimensions,
+                self.metric_dimensions,
+                self.entry_spans,
+            )?),
             disk_bytes_max: size("max-disk", self.max_disk.as_deref(), 50 * GIB)?,
             verify_at_start_bytes_max: VERIFY_AT_START_BYTES_MAX,
         };
@@ -546,20 +555,6 @@ fn memory(text: Option<&str>) -> Result<Memory, ConfigError> {
         cache,
         open_partitions: open_partitions.clamp(2, OPEN_PARTITIONS_MAX),
     })
-}
-
-/// At most `limits::PEEL_DIMENSIONS_MAX` different keys.
-fn conventions(peel: Option<Vec<String>>, entry_spans: Option<Vec<String>>) -> Result<Conventions, ConfigError> {
-    let mut conventions = Conventions::default();
-    if let Some(keys) = peel {
-        let named: BTreeSet<&String> = keys.iter().filter(|key| !key.is_empty()).collect();
-        if named.len() != keys.len() || limits::PEEL_DIMENSIONS_MAX < keys.len() {
-            return Err(bad("peel-dimensions", &keys.join(","), "a list of at most 16 different attribute keys"));
-        }
-        conventions.peel_dimensions = keys;
-    }
-    conventions.entry_span_services = entry_spans.unwrap_or_default().into_iter().collect();
-    Ok(conventions)
 }
 
 fn durability(text: Option<&str>) -> Result<Durability, ConfigError> {

@@ -135,8 +135,9 @@ impl Doors {
         let (tell, told) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("spandrel-query".to_owned()).spawn(move || {
             let answer = question(&query);
-            // An abandoned question keeps its slot as long as it runs.
-            drop(slot);
+            // An abandoned question keeps its slot as long as it runs. Who has an answer may stop the server: then nothing of it
+            // holds the store any more.
+            drop((slot, query));
             tell.send(answer)
         });
         let answer = told.await.unwrap_or_else(|_nothing_told| {

@@ -99,3 +99,29 @@ fn a_bad_value_names_the_setting_and_what_would_be_right() {
     let small = file("memory = \"128MiB\"\nbody-bytes-max = \"64MiB\"").unwrap().resolve().unwrap_err().to_string();
     assert!(small.contains("raise memory"), "{small}");
 }
+
+#[test]
+fn peel_dimensions_become_labels_when_they_are_named_and_have_names_of_their_own() {
+    let of = |text: &str| file(text).unwrap().resolve();
+    let labels = |text: &str| -> Vec<String> {
+        let dimensions = of(text).unwrap().store.conventions.metric_dimensions.clone();
+        dimensions.into_iter().map(|dimension| dimension.label).collect()
+    };
+    assert_eq!(labels(""), [""; 0], "none unless they are asked for");
+    assert_eq!(labels("metric-dimensions = [\"host.name\", \"cloud.region\"]"), ["host_name", "cloud_region"]);
+    assert_eq!(labels("metric-dimensions = [\"all\"]").len(), 7);
+    let peel = "peel-dimensions = [\"rack\", \"rack.no\", \"rack-no\", \"le\", \"span.name\"]\n";
+    assert_eq!(labels(&format!("{peel}metric-dimensions = [\"rack.no\", \"rack\"]")), ["rack_no", "rack"]);
+    for (named, why) in [
+        ("\"host.name\"", "\"host.name\", which is none of peel-dimensions: rack, rack.no, rack-no, le, span.name"),
+        ("\"rack\", \"\"", "\"\", which is none of peel-dimensions"),
+        ("\"rack.no\", \"rack-no\"", "\"rack.no\" and \"rack-no\", which would both be the label rack_no; keep one"),
+        ("\"rack\", \"rack\"", "\"rack\" and \"rack\", which would both be the label rack; keep one"),
+        ("\"le\"", "\"le\", whose label le means something else; leave it out"),
+        ("\"all\"", "\"rack.no\" and \"rack-no\""),
+        ("\"span.name\"", "\"span.name\", whose label span_name means something else"),
+    ] {
+        let error = of(&format!("{peel}metric-dimensions = [{named}]")).unwrap_err().to_string();
+        assert!(error.starts_with("metric-dimensions names") && error.contains(why), "{named}: {error}");
+    }
+}

@@ -48,7 +48,7 @@ fn of_total<'a>(subject: Subject, labels: &Labels, total: &'a Total, histograms:
         for bucket in total.buckets() {
             put(metric, &bucket_name, bucket.bound, number(bucket.count), bucket.exemplar);
         }
-        put(metric, &format!("{}_count", metric.name), "", number(total.count), None);
+        put(metric, &format!("{}_count", metric.name), "", number(total.timed), None);
         put(metric, &format!("{}_sum", metric.name), "", Value::Number(total.sum_secs()), None);
     }
     if histograms != Histograms::Classic {

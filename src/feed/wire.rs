@@ -84,7 +84,7 @@ impl Histogram {
         let sparse = Sparse::of(&total.exponential);
         let spans = sparse.runs.iter().map(|run| BucketSpan { offset: run.offset, length: run.length });
         Self {
-            count_int: total.count,
+            count_int: total.timed,
             sum: total.sum_secs(),
             schema: SCHEMA,
             // Latencies of 0 are counted in the bucket of 1 ns.

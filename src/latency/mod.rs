@@ -24,7 +24,7 @@ pub use cover::cover;
 pub use exemplar::{EXEMPLARS_PER_BAND_MAX, EXEMPLARS_PER_SLOT_MAX, Exemplar, keep_chosen};
 pub use histogram::{ExportError, Histogram};
 pub use quantile::{Quantile, QuantileAnswer, QuantileOutOfRange};
-pub use slot::{Resolution, Slot, counting_instant};
+pub use slot::{Resolution, Slot, counting_instant, instant_of};
 pub use slot_latency::SlotLatency;
 pub use sparse::SparseHistogram;
 pub use table::{

@@ -1,7 +1,7 @@
 //! Slots of time, and the instant a span is counted at.
 
 use crate::limits::{FUTURE_SECS_MAX, SLOT_SECS};
-use crate::model::{DurationNanos, UnixNanos};
+use crate::model::{DurationNanos, Span, UnixNanos};
 
 /// Number of a slot since the Unix epoch, at a resolution that stands beside it: Unix seconds / 10 at the finest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,4 +80,10 @@ impl Resolution {
 /// A clock that runs ahead can so neither hide a span from "the last 15 minutes" for ever nor open slots without end.
 pub fn counting_instant(start: UnixNanos, horizon: UnixNanos) -> UnixNanos {
     start.min(horizon.saturating_add(DurationNanos::from_secs(FUTURE_SECS_MAX)))
+}
+
+/// The same for any span: one without a start is counted at its end, one with neither when it came.
+pub fn instant_of(span: &Span, horizon: UnixNanos) -> UnixNanos {
+    let at = span.shown_start();
+    if at.is_unset() { horizon } else { counting_instant(at, horizon) }
 }

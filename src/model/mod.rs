@@ -16,6 +16,6 @@ pub use batch::{
 };
 pub use copy::SpanCopier;
 pub use ids::{ParseIdError, SpanId, TraceId};
-pub use semconv::{Conventions, PEEL_DIMENSIONS, UNKNOWN_SERVICE};
+pub use semconv::{Conventions, MetricDimension, PEEL_DIMENSIONS, UNKNOWN_SERVICE};
 pub use series::{Connection, Family, SeriesKey, SpanKind, SpanStatus};
 pub use time::{DurationNanos, TimeRange, UnixNanos};

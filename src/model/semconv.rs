@@ -29,13 +29,40 @@ const PARENT_IS_REMOTE: u32 = 0x300;
 pub struct Conventions {
     /// Resource attributes, see `PEEL_DIMENSIONS`.
     pub peel_dimensions: Vec<String>,
+    /// Those of them that metrics of entry spans have as labels.
+    pub metric_dimensions: Vec<MetricDimension>,
     /// Services that emit only INTERNAL spans: their roots, and those whose parent is remote, count as entries too.
     pub entry_span_services: BTreeSet<String>,
 }
 
+/// A resource attribute as a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricDimension {
+    /// Its key.
+    pub attribute: String,
+    /// The name of the label.
+    pub label: String,
+}
+
+impl MetricDimension {
+    /// With the label that Prometheus makes of the key when it takes OTLP: `_` for what a label cannot have, `key_` in front of a
+    /// digit, `key` in front of `_`.
+    pub fn of(attribute: String) -> Self {
+        let legal = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
+        let label: String = attribute.chars().map(legal).collect();
+        let front = match label.chars().next() {
+            Some('0'..='9') => "key_",
+            Some('_') => "key",
+            _ => "",
+        };
+        Self { label: format!("{front}{label}"), attribute }
+    }
+}
+
 impl Default for Conventions {
     fn default() -> Self {
-        Self { peel_dimensions: PEEL_DIMENSIONS.map(str::to_owned).to_vec(), entry_span_services: BTreeSet::new() }
+        let peel_dimensions = PEEL_DIMENSIONS.map(str::to_owned).to_vec();
+        Self { peel_dimensions, metric_dimensions: Vec::new(), entry_span_services: BTreeSet::new() }
     }
 }
 
@@ -81,5 +108,25 @@ impl Conventions {
         let value =
             move |dimension: &'a String| Some((dimension.as_str(), batch.string_attribute(resource, dimension)?));
         self.peel_dimensions.iter().filter_map(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_named_as_prometheus_names_attributes_of_otlp() {
+        for (attribute, label) in [
+            ("cloud.availability_zone", "cloud_availability_zone"),
+            ("k8s.pod.name", "k8s_pod_name"),
+            ("Rack-No", "Rack_No"),
+            ("2nd.zone", "key_2nd_zone"),
+            ("_cell", "key_cell"),
+            (".cell", "key_cell"),
+            ("gr\u{f6}\u{df}e", "gr__e"),
+        ] {
+            assert_eq!(MetricDimension::of(attribute.to_owned()).label, label);
+        }
     }
 }

@@ -130,6 +130,8 @@ pub enum Family<'a> {
         /// How they are connected.
         connection: Connection,
     },
+    /// Spans of the series that have no latency: their slots count, and what they say of latencies means nothing.
+    Untimed,
 }
 
 impl Family<'_> {
@@ -144,6 +146,7 @@ impl Family<'_> {
             Self::Edge { namespace, client, connection } => {
                 Family::Edge { namespace: owned(namespace), client: owned(client), connection }
             }
+            Self::Untimed => Family::Untimed,
         }
     }
 }
@@ -180,6 +183,18 @@ impl<'a> SeriesKey<'a> {
             entry: conventions.is_service_entry(batch, span),
             family: None,
         }
+    }
+
+    /// The series that the span is counted in, whether it has a latency or not.
+    pub fn counting(batch: &'a SpanBatch, span: &Span, conventions: &Conventions) -> Self {
+        let own = Self::of(batch, span, conventions);
+        if span.latency().is_some() { own } else { own.untimed() }
+    }
+
+    /// The one beside it that counts its spans without a latency.
+    #[must_use]
+    pub fn untimed(self) -> Self {
+        Self { family: Some(Family::Untimed), ..self }
     }
 
     /// The same with texts of its own.

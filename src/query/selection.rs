@@ -160,7 +160,7 @@ impl Selection {
                     attributes.iter().filter(|(dimension, _)| by.is_some_and(|by| by.takes_dimension(dimension)));
                 wanted.map(|(dimension, value)| groups.number(dimension, value)).collect()
             }
-            Some(Family::Edge { .. }) => Vec::new(),
+            Some(Family::Edge { .. } | Family::Untimed) => Vec::new(),
         };
         let whole = key.family.is_none();
         (whole || !groups.is_empty()).then_some(Taken { number, whole, groups })

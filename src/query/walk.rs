@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::block::ServiceCount;
+use crate::block::{BlockSummary, ServiceCount};
 use crate::latency::{Resolution, SeriesWanted, Slot, SlotLatency, Take, counting_instant, cover};
 use crate::model::{SeriesKey, SpanBatch, TimeRange, UnixNanos};
 use crate::store::{Manifest, OpenPartition, RollupWindow, SeriesList, Snapshot, StoreError};
@@ -284,9 +284,8 @@ impl Walk<'_> {
                 continue;
             };
             let summary = block.summary();
-            let counted = |at| counting_instant(at, summary.horizon);
-            let meets = self.range.meets(counted(summary.min_start), counted(summary.max_start));
-            if !visitor.among(&summary.services) || !meets {
+            let (first, last) = counted_between(summary);
+            if !visitor.among(&summary.services) || !self.range.meets(first, last) {
                 continue;
             }
             let keys = open.series(block_no)?;
@@ -345,6 +344,14 @@ impl Walk<'_> {
         }
         wide
     }
+}
+
+/// Between which instants the spans of a block are counted, those without a start among them.
+fn counted_between(summary: &BlockSummary) -> (UnixNanos, UnixNanos) {
+    let counted = |at: UnixNanos| counting_instant(at, summary.horizon);
+    let came = if summary.min_index_time.is_unset() { summary.horizon } else { UnixNanos(0) };
+    let first = counted(summary.min_start.min(summary.min_index_time));
+    (first, counted(summary.max_start.max(summary.max_index_time)).max(came))
 }
 
 /// To the second.

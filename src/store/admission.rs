@@ -27,7 +27,7 @@ fn overflow_forms(key: &SeriesKey<'static>) -> [SeriesKey<'static>; 2] {
         Some(Family::Edge { namespace, client, .. }) => {
             (*namespace, *client) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
         }
-        None => nameless.span_name = Cow::Borrowed(OVERFLOW),
+        None | Some(Family::Untimed) => nameless.span_name = Cow::Borrowed(OVERFLOW),
     }
     let (namespace, service) = (Cow::Borrowed(""), Cow::Borrowed(OVERFLOW));
     let homeless = SeriesKey { namespace, service, ..nameless.clone() };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::block::ServiceCount;
 use crate::latency::{Resolution, SeriesWanted, Slot, Take, counting_instant};
-use crate::model::{DurationNanos, SeriesKey, UnixNanos};
+use crate::model::{DurationNanos, Family, SeriesKey, UnixNanos};
 
 use super::admission::position;
 use super::copying::hash_file;
@@ -86,6 +86,11 @@ pub(super) fn verify(open: &OpenPartition, partition: &Partition) -> Result<Mani
         let counted_from = counting_instant(summary.min_start, summary.horizon);
         manifest.min_time = manifest.min_time.min(counted_from).min(summary.min_index_time);
         manifest.max_time = manifest.max_time.max(summary.max_start).max(summary.max_index_time);
+        let counts_untimed = |key: &Arc<SeriesKey<'_>>| key.family == Some(Family::Untimed);
+        if summary.min_index_time.is_unset() && open.series(block_no)?.iter().any(counts_untimed) {
+            // Spans without any time are counted when they came.
+            manifest.max_time = manifest.max_time.max(summary.horizon);
+        }
     }
     manifest.services = merge_services(open);
     if manifest.spans != checkpoint.spans {

@@ -173,7 +173,7 @@ impl State {
 }
 
 /// One blob (`block::packed`). In it, per series: namespace, service, name (each length:4 BE + bytes), kind:1, status:1, entry:1, family:1 (0 none; 1 peel: number of
-/// attributes:1, keys and values; 2 edge: connection:1, namespace and name of the client).
+/// attributes:1, keys and values; 2 edge: connection:1, namespace and name of the client; 3 untimed).
 pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'static>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for key in series {
@@ -191,6 +191,7 @@ pub(super) fn encode_series<'a>(series: impl IntoIterator<Item = &'a SeriesKey<'
                 bytes.extend_from_slice(&[2, *connection as u8]);
                 put_texts(&mut bytes, &[namespace, client]);
             }
+            Some(Family::Untimed) => bytes.push(3),
         }
     }
     packed(&bytes)
@@ -229,6 +230,7 @@ pub(super) fn decode_series(blob: &[u8]) -> Option<Vec<SeriesKey<'static>>> {
                 let (namespace, client) = (take_text(&mut bytes)?.into(), take_text(&mut bytes)?.into());
                 Some(Family::Edge { namespace, client, connection })
             }
+            3 => Some(Family::Untimed),
             _ => return None,
         };
         let [namespace, service, span_name] = [namespace, service, span_name].map(Into::into);

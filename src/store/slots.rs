@@ -1,8 +1,8 @@
 //! The latency of a block: slots and exemplars of its rows, by series, and again by where they ran.
 //!
 //! The series of the block come first, under the numbers that its column has; behind them stand the *families*
-//! (`model::Family`): the entry spans of a service for each value of a peel dimension (`peel`), and the calls of each edge of
-//! the service graph (`edges`). So a question that groups by a dimension reads histograms, as one without groups does.
+//! (`model::Family`): the entry spans of a service for each value of a peel dimension (`peel`), the calls of each edge of the
+//! service graph (`edges`), and the spans without a latency. So a question that groups by a dimension reads histograms, as one without groups does.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::block::{Encoded, RowRef, span_at};
-use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, counting_instant};
+use crate::latency::{Resolution, SlotLatency, SlotTableBuilder, TableTooLarge, instant_of};
 use crate::limits::{EDGES_MAX, OVERFLOW};
 use crate::model::{Conventions, DurationNanos, SeriesKey, SpanKind, SpanStatus, UnixNanos};
 use crate::telemetry::Counters;
@@ -63,14 +63,18 @@ pub(super) fn block_latency(
     let mut builder = SlotTableBuilder::new(Resolution::TenSeconds);
     let mut spots = Spots::new(&counting.conventions);
     let mut entries: Vec<(Outcome, Counted)> = Vec::new();
-    let mut overflowed = 0;
+    let (mut families, mut overflowed) = (Families::default(), 0);
     for ((row, row_ref), series) in (0..).zip(rows).zip(&encoded.row_series) {
         let Some((batch, span)) = span_at(&part.batches, *row_ref) else { continue };
-        let (Some(latency), Some(key)) = (span.latency(), encoded.series.get(*series as usize)) else { continue };
+        let (at, Some(key)) = (instant_of(span, part.horizon), encoded.series.get(*series as usize)) else { continue };
+        let Some(latency) = span.latency() else {
+            families.add_untimed(key, at);
+            continue;
+        };
         let resource = (row_ref.batch, batch.scope(span).resource);
         let spot = spots.spot(resource, batch, batch.resource(span).attributes, key);
         let outcome = Outcome { spot: spot.number, is_error: span.is_error() };
-        let counted = Counted { row, at: counting_instant(span.start_time_unix_nano, part.horizon), latency };
+        let counted = Counted { row, at, latency };
         builder.record(*series, counted.at, latency, row, outcome.diversity());
         if key.entry {
             entries.push((outcome, counted));
@@ -78,7 +82,6 @@ pub(super) fn block_latency(
         }
     }
     counting.counters.series_overflow_spans.add(overflowed);
-    let mut families = Families::default();
     families.add_entries(&spots, &entries);
     edges::calls(part, rows, pairing, &mut |call| families.add_call(&call));
     let keys = families.record_behind(encoded.series.len(), &entries, &mut builder);
@@ -113,8 +116,8 @@ struct Families {
     numbers: HashMap<SeriesKey<'static>, u32>,
     of_outcome: HashMap<Outcome, Vec<u32>>,
     calls: Vec<(u32, Counted)>,
-    /// Calls without a row of this block.
-    elsewhere: Vec<(u32, UnixNanos, DurationNanos)>,
+    /// Calls without a row of this block, and spans that no exemplar should lead to.
+    without_row: Vec<(u32, UnixNanos, DurationNanos)>,
     /// Numbers of both sides of an edge.
     edges: HashMap<(Edge, SpanKind), u32>,
 }
@@ -138,13 +141,19 @@ impl Families {
         *self.numbers.entry(key).or_insert(next)
     }
 
+    fn add_untimed(&mut self, series: &SeriesKey<'static>, at: UnixNanos) {
+        let number = self.number_of(series.clone().untimed());
+        // A slot counts latencies: one of 0 stands for none.
+        self.without_row.push((number, at, DurationNanos(0)));
+    }
+
     fn add_call(&mut self, call: &Call) {
         for (kind, side) in [(SpanKind::Server, call.server), (SpanKind::Client, call.client)] {
             let Some(side) = side else { continue };
             let number = self.number_of_edge(call.edge.clone(), kind);
             match side.row {
                 Some(row) => self.calls.push((number, Counted { row, at: call.at, latency: side.latency })),
-                None => self.elsewhere.push((number, call.at, side.latency)),
+                None => self.without_row.push((number, call.at, side.latency)),
             }
         }
     }
@@ -190,7 +199,7 @@ impl Families {
             let Some(family) = number(family) else { continue };
             builder.record(family, counted.at, counted.latency, counted.row, 0);
         }
-        for (family, at, latency) in self.elsewhere {
+        for (family, at, latency) in self.without_row {
             let Some(family) = number(family) else { continue };
             let mut slot = SlotLatency::default();
             slot.histogram.record(latency);

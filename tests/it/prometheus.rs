@@ -1,10 +1,13 @@
 //! The Prometheus door against a count of the spans that were sent, in blocks, sealed partitions and the head.
 
+mod entries;
 mod exemplars;
 mod left;
 mod lists;
 mod related;
 pub(crate) mod sent;
+mod staged;
+mod untimed;
 
 use std::collections::BTreeMap;
 
@@ -44,7 +47,7 @@ const GROUPS: [Option<&[&str]>; 6] = [
 ];
 
 const METRICS: [(&str, Part); 5] = [
-    ("traces_spanmetrics_calls_total", Part::Count),
+    ("traces_spanmetrics_calls_total", Part::Total),
     ("traces_spanmetrics_latency_count", Part::Count),
     ("traces_spanmetrics_latency_sum", Part::Sum),
     ("traces_spanmetrics_latency_bucket", Part::Buckets),
@@ -190,6 +193,7 @@ fn prom_03_offsets_fixed_instants_and_subqueries_see_the_same_counters() {
     let start = filled.first / 1_000;
     let calls = "traces_spanmetrics_calls_total";
     let n = |from, to| filled.between(all, from, to);
+    let timed = |from, to| filled.between(|sent| sent.latency.is_some(), from, to);
     let slots = |from: i64, to: i64| (from / 10..to / 10).map(|slot| n(slot * 10, slot * 10 + 10));
     let peak = (0..10).map(|at| n(300 + at * 60, 360 + at * 60)).fold(0.0, f64::max);
     let errors = |from, to| filled.between(|sent| sent.status == 2, from, to);
@@ -211,8 +215,8 @@ fn prom_03_offsets_fixed_instants_and_subqueries_see_the_same_counters() {
         }),
         (format!("sum(max_over_time({calls}[10s]))"), n(0, 900)),
         (format!("sum(rate({calls}{error}[5m])) / sum(rate({calls}[5m]))"), errors(600, 900) / n(600, 900)),
-        ("sum(increase(traces_spanmetrics_latency_bucket{le='+Inf'}[1m]))".to_owned(), n(840, 900)),
-        ("histogram_count(sum(increase(traces_spanmetrics_latency[1m])))".to_owned(), n(840, 900)),
+        ("sum(increase(traces_spanmetrics_latency_bucket{le='+Inf'}[1m]))".to_owned(), timed(840, 900)),
+        ("histogram_count(sum(increase(traces_spanmetrics_latency[1m])))".to_owned(), timed(840, 900)),
         (format!("changes(sum({calls})[5m:10s])"), slots(610, 900).filter(|n| 0.0 < *n).count() as f64),
         (format!("sum(increase({calls}[1m])) == bool {}", n(840, 900)), 1.0),
         (format!("count(count by (service) ({calls}))"), 3.0),
@@ -309,7 +313,7 @@ fn counters_never_fall_while_spans_come_and_blocks_are_written() {
         send(&server, some);
         let found = answered(&grid.ask(&server, "sum(traces_spanmetrics_calls_total)"));
         let sent = counted(&all[..(no * 130 + some.len())]);
-        let expected = expected(&sent, ("", Part::Count), Over::Raw, Some(&[]), &grid.instants());
+        let expected = expected(&sent, ("", Part::Total), Over::Raw, Some(&[]), &grid.instants());
         assert_same(&found, &expected, "what was answered with success is counted");
         let points = &found[""];
         assert!(points.values().is_sorted(), "over time");

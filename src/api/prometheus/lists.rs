@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::query::Query;
 use crate::query::promql::PromError;
-use crate::query::promql::catalogue::METRICS;
+use crate::query::promql::catalogue::Metric;
 use crate::query::promql::listing::{Listing, ListingQuestion};
 
 use super::super::Doors;
@@ -105,12 +105,11 @@ fn unescaped(name: &str) -> Option<String> {
     Some(plain)
 }
 
-async fn metadata(uri: Uri) -> Result<Response, Failure> {
+async fn metadata(State(doors): State<Doors>, uri: Uri) -> Result<Response, Failure> {
     let params = OpenParams::of(&uri)?;
     let most = parameters::limit(&params)?;
-    let wanted = METRICS.iter().filter(|metric| params.get("metric").is_none_or(|name| name == metric.name));
-    let row = |metric: &crate::query::promql::catalogue::Metric| {
-        (metric.name, [json!({ "type": metric.type_text(), "help": metric.help, "unit": "" })])
-    };
+    let all = doors.query.prom_metrics();
+    let wanted = all.filter(|metric| params.get("metric").is_none_or(|name| name == metric.name));
+    let row = |metric: &Metric| (metric.name, [json!({ "type": metric.type_text(), "help": metric.help, "unit": "" })]);
     Ok(success(&json!(wanted.take(most).map(row).collect::<BTreeMap<_, _>>())))
 }

@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use crate::query::promql::catalogue::{Metric, Subject};
+use crate::query::promql::catalogue::Metric;
 use crate::query::promql::exemplars::PromExemplar;
 use crate::query::promql::labels::Labels;
 use crate::query::promql::series::Millis;
@@ -113,7 +113,7 @@ struct Histogram {
 
 pub(super) fn written(totals: &Totals) -> Vec<u8> {
     let mut out = Vec::new();
-    for subject in Subject::ALL {
+    for subject in totals.subjects() {
         let of_subject = || totals.series.iter().filter(move |((known, _), _)| *known == subject);
         let mut put = |metric: &Metric, kind: i32, metrics: Vec<MetricRow>| {
             let (name, help) = (metric.name.to_owned(), metric.help.to_owned());
@@ -176,7 +176,7 @@ fn histogram(total: &Total, created: Option<Timestamp>) -> Histogram {
     let sparse = Sparse::of(&total.exponential);
     let positive_span = sparse.runs.iter().map(|run| BucketSpan { offset: run.offset, length: run.length });
     Histogram {
-        sample_count: total.count,
+        sample_count: total.timed,
         sample_sum: total.sum_secs(),
         bucket,
         schema: SCHEMA,

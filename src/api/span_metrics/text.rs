@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::query::promql::catalogue::{Metric, Subject};
+use crate::query::promql::catalogue::Metric;
 use crate::query::promql::exemplars::PromExemplar;
 use crate::query::promql::labels::Labels;
 use crate::query::promql::number_text;
@@ -11,7 +11,7 @@ use crate::query::promql::totals::{Total, Totals, exemplar_millis, secs_of};
 
 pub(super) fn written(totals: &Totals) -> String {
     let mut out = String::new();
-    for subject in Subject::ALL {
+    for subject in totals.subjects() {
         let of_subject = || totals.series.iter().filter(move |((known, _), _)| *known == subject);
         if let Some(metric) = subject.counter() {
             family(&mut out, metric, "counter");
@@ -95,7 +95,7 @@ fn histogram(out: &mut String, name: &str, labels: &Labels, total: &Total, since
     }
     put!(out, "{name}_count");
     labels_text(out, labels, None);
-    put!(out, " {}\n{name}_sum", total.count);
+    put!(out, " {}\n{name}_sum", total.timed);
     labels_text(out, labels, None);
     put!(out, " {}\n", number_text(total.sum_secs()));
     created(out, name, labels, since);

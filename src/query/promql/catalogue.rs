@@ -9,6 +9,8 @@ use super::labels::{Labels, METRIC_NAME};
 pub enum Subject {
     /// Spans, by service, name, kind and status.
     Spans,
+    /// Entry spans, by service, status and one place where they ran; where a setting names such.
+    Entries,
     /// Calls as the server saw them, or the client where the server sends no spans; by client, server and connection.
     Calls,
     /// Calls as the client saw them.
@@ -19,6 +21,8 @@ pub enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// How many: a counter.
+    Total,
+    /// How many its histogram holds: a counter.
     Count,
     /// How many failed: a counter.
     Failed,
@@ -48,11 +52,12 @@ const fn metric(name: &'static str, subject: Subject, part: Part, help: &'static
 }
 
 const SECONDS: &str = "Latency of spans in seconds.";
+const ENTRY_SECONDS: &str = "Latency of entry spans in seconds, once for each place where they ran.";
 const SERVER_SECONDS: &str = "Time of calls between two services in seconds, as the server saw it.";
 const CLIENT_SECONDS: &str = "Time of calls between two services in seconds, as the client saw it.";
 
 /// All of them, ascending by name.
-pub const METRICS: [Metric; 15] = [
+pub const METRICS: [Metric; 20] = [
     metric("traces_service_graph_request_client_seconds", Subject::ClientCalls, Part::Histogram, CLIENT_SECONDS),
     metric("traces_service_graph_request_client_seconds_bucket", Subject::ClientCalls, Part::Buckets, CLIENT_SECONDS),
     metric("traces_service_graph_request_client_seconds_count", Subject::ClientCalls, Part::Count, CLIENT_SECONDS),
@@ -67,8 +72,18 @@ pub const METRICS: [Metric; 15] = [
     metric("traces_service_graph_request_server_seconds_bucket", Subject::Calls, Part::Buckets, SERVER_SECONDS),
     metric("traces_service_graph_request_server_seconds_count", Subject::Calls, Part::Count, SERVER_SECONDS),
     metric("traces_service_graph_request_server_seconds_sum", Subject::Calls, Part::Sum, SERVER_SECONDS),
-    metric("traces_service_graph_request_total", Subject::Calls, Part::Count, "Calls between two services."),
-    metric("traces_spanmetrics_calls_total", Subject::Spans, Part::Count, "Spans."),
+    metric("traces_service_graph_request_total", Subject::Calls, Part::Total, "Calls between two services."),
+    metric("traces_spanmetrics_calls_total", Subject::Spans, Part::Total, "Spans."),
+    metric("traces_spanmetrics_entries_latency", Subject::Entries, Part::Histogram, ENTRY_SECONDS),
+    metric("traces_spanmetrics_entries_latency_bucket", Subject::Entries, Part::Buckets, ENTRY_SECONDS),
+    metric("traces_spanmetrics_entries_latency_count", Subject::Entries, Part::Count, ENTRY_SECONDS),
+    metric("traces_spanmetrics_entries_latency_sum", Subject::Entries, Part::Sum, ENTRY_SECONDS),
+    metric(
+        "traces_spanmetrics_entries_total",
+        Subject::Entries,
+        Part::Total,
+        "Entry spans with a latency, once for each place where they ran.",
+    ),
     metric("traces_spanmetrics_latency", Subject::Spans, Part::Histogram, SECONDS),
     metric("traces_spanmetrics_latency_bucket", Subject::Spans, Part::Buckets, SECONDS),
     metric("traces_spanmetrics_latency_count", Subject::Spans, Part::Count, SECONDS),
@@ -76,10 +91,19 @@ pub const METRICS: [Metric; 15] = [
 ];
 
 impl Subject {
+    /// Whether a stored series may be one of it.
+    pub(super) fn has(self, key: &SeriesKey<'_>) -> bool {
+        match self {
+            Self::Spans => matches!(key.family, None | Some(Family::Untimed)),
+            Self::Entries => matches!(key.family, Some(Family::Peel { .. })),
+            Self::Calls | Self::ClientCalls => matches!(key.family, Some(Family::Edge { .. })),
+        }
+    }
+
     /// The labels of a stored series, without a name; `None` when it counts something else.
     pub fn labels(self, key: &SeriesKey<'_>) -> Option<Labels> {
         match (self, &key.family) {
-            (Self::Spans, None) => Some(Labels::of([
+            (Self::Spans, None | Some(Family::Untimed)) => Some(Labels::of([
                 ("service", &*key.service),
                 ("span_kind", kind_text(key.kind)),
                 ("span_name", &*key.span_name),
@@ -95,16 +119,6 @@ impl Subject {
                 ]))
             }
             _ => None,
-        }
-    }
-
-    /// The labels that its metrics can have, without the name and `le`.
-    pub fn label_names(self) -> &'static [&'static str] {
-        match self {
-            Self::Spans => &["service", "span_kind", "span_name", "status_code"],
-            Self::Calls | Self::ClientCalls => {
-                &["client", "client_service_namespace", "connection_type", "server", "server_service_namespace"]
-            }
         }
     }
 }
@@ -131,7 +145,7 @@ fn kind_text(kind: SpanKind) -> &'static str {
     }
 }
 
-fn status_text(status: SpanStatus) -> &'static str {
+pub(super) fn status_text(status: SpanStatus) -> &'static str {
     match status {
         SpanStatus::Unset => "STATUS_CODE_UNSET",
         SpanStatus::Ok => "STATUS_CODE_OK",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use crate::block::ServiceCount;
-use crate::latency::{Exemplar, Resolution, Slot, SlotLatency, counting_instant};
+use crate::latency::{Exemplar, Resolution, Slot, SlotLatency, instant_of};
 use crate::model::{DurationNanos, SeriesKey, Span, SpanBatch, SpanKey, SpanKind, SpanStatus, UnixNanos};
 use crate::store::{HeadPart, SeriesList};
 
@@ -47,7 +47,7 @@ impl Kept {
 }
 
 /// What one series counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Counted {
     pub(super) labels: Labels,
     /// By interval.
@@ -60,6 +60,8 @@ pub(super) struct Counted {
     pub(super) histograms: Vec<Option<Pile>>,
     /// Of all intervals, if wanted.
     pub(super) exemplars: Vec<Exemplar>,
+    /// Of all intervals, how many had no latency: no histogram has them.
+    pub(super) untimed: u64,
 }
 
 impl Counted {
@@ -80,7 +82,41 @@ impl Counted {
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
+
+    /// Takes in what another series of the same intervals counted.
+    fn take_in(&mut self, other: Self) {
+        let add =
+            |own: &mut Vec<u64>, other: Vec<u64>| own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        add(&mut self.counts, other.counts);
+        add(&mut self.all, other.all);
+        self.sums.iter_mut().zip(other.sums).for_each(|(own, other)| *own += other);
+        for (own, other) in self.histograms.iter_mut().zip(other.histograms) {
+            match (own, other) {
+                (Some(own), Some(other)) => own.take_in(other),
+                (own, other) => *own = own.take().or(other),
+            }
+        }
+        self.exemplars.extend(other.exemplars);
+        self.untimed += other.untimed;
+    }
+
+    /// Series with their labels, each once.
+    pub(super) fn joined(all: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let (mut joined, mut places): (Vec<Self>, HashMap<Labels, usize>) = Default::default();
+        for one in all {
+            if let Some(same) = places.get(&one.labels).and_then(|place| joined.get_mut(*place)) {
+                same.take_in(one);
+                continue;
+            }
+            let _new = places.insert(one.labels.clone(), joined.len());
+            joined.push(one);
+        }
+        joined
+    }
 }
+
+/// Spans of a batch that look the same from the outside are of one series: scope, name, kind, status, and what sets them apart.
+type Look<'a> = (u32, &'a [u8], SpanKind, SpanStatus, bool);
 
 /// Counts while a store is walked through.
 pub(super) struct Counting<'a> {
@@ -127,8 +163,7 @@ impl<'a> Counting<'a> {
 
     /// The number of the series that a stored one counts in.
     pub(super) fn number(&mut self, key: &SeriesKey<'_>) -> Option<usize> {
-        let is_of_subject = key.family.is_none() == (self.subject == Subject::Spans);
-        if !is_of_subject || self.asked.service.is_some_and(|service| *key.service != *service) {
+        if !self.subject.has(key) || self.asked.service.is_some_and(|service| *key.service != *service) {
             return None;
         }
         let known: &HashMap<Arc<SeriesKey<'_>>, Option<usize>> = &self.known;
@@ -155,6 +190,7 @@ impl<'a> Counting<'a> {
                 sums: if self.kept.sums { vec![0; n] } else { Vec::new() },
                 histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
                 exemplars: Vec::new(),
+                untimed: 0,
             });
             next
         });
@@ -207,26 +243,29 @@ impl<'a> Counting<'a> {
         self.add(number, at, status, &slot);
     }
 
-    /// The spans of the heads, each once.
+    /// The spans of the heads, each once. Those of one look whose keys differ are told apart by `apart`.
     pub(super) fn heads(
         &mut self,
         heads: &[HeadPart],
+        apart: &dyn Fn(&SpanBatch, &Span) -> bool,
         key_of: &dyn for<'b> Fn(&'b SpanBatch, &Span) -> SeriesKey<'b>,
         places: &mut Places,
     ) {
         let mut seen: HashSet<SpanKey> = HashSet::default();
         for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
             let block = places.add_head(batch, head.horizon);
-            // Spans that look the same from the outside are of one series.
-            let mut looks: HashMap<(u32, &[u8], SpanKind, SpanStatus), Option<usize>> = HashMap::default();
+            let mut looks: HashMap<Look<'_>, Option<usize>> = HashMap::default();
             for (row, span) in (0..).zip(&batch.spans) {
-                let at = counting_instant(span.start_time_unix_nano, head.horizon);
-                let Some(latency) = span.latency().filter(|_| self.interval(at).is_some()) else { continue };
+                let (at, latency) = (instant_of(span, head.horizon), span.latency());
+                if self.interval(at).is_none() {
+                    continue;
+                }
                 let (kind, status) = (SpanKind::from(span.kind), SpanStatus::from(span.status_code));
-                let look = (span.scope, batch.text(span.name), kind, status);
+                let look = (span.scope, batch.text(span.name), kind, status, apart(batch, span));
                 let number = *looks.entry(look).or_insert_with(|| self.number(&key_of(batch, span)));
                 if let Some(number) = number.filter(|_| seen.insert(span.key())) {
-                    self.add_one(number, at, status, latency, Some((block, row)));
+                    let place = latency.map(|_| (block, row));
+                    self.add_one(number, at, status, latency.unwrap_or_default(), place);
                 }
             }
         }
@@ -305,5 +344,37 @@ impl Visitor for Counting<'_> {
                 series.add_count(interval, *count, counts_here);
             }
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// One span of a series.
+    pub(in super::super) fn counted_once(labels: Labels) -> Counted {
+        let (all, histograms, exemplars) = Default::default();
+        Counted { labels, counts: vec![1], all, sums: vec![7], histograms, exemplars, untimed: 0 }
+    }
+
+    #[test]
+    fn series_of_equal_labels_are_joined_with_all_that_they_counted() {
+        let of = |service: &str| counted_once(Labels::of([("service", service)]));
+        let histogram = |nanos: u64| {
+            let (mut pile, mut slot) = (Pile::default(), SlotLatency::default());
+            slot.histogram.record(DurationNanos(nanos));
+            let _held = pile.add(&slot.histogram);
+            Some(pile)
+        };
+        let with = |histograms: Vec<Option<Pile>>| Counted { histograms, untimed: 1, ..of("cart") };
+        let all =
+            [with(vec![None, histogram(7), histogram(1)]), of("stock"), with(vec![histogram(9), histogram(5), None])];
+        let joined = Counted::joined(all);
+        let cart = &joined[0];
+        assert_eq!((joined.len(), cart.total(), cart.sums[0], cart.untimed), (2, 2, 14, 2));
+        let sums: Vec<u128> = cart.histograms.iter().flatten().map(Pile::sum_ns).collect();
+        assert_eq!(sums, [9, 12, 1]);
+        assert_eq!(cart.histograms[1].as_ref().map(|pile| pile.entries().count()), Some(2));
+        assert_eq!(joined[1].total(), 1);
     }
 }

@@ -12,7 +12,7 @@ use super::histogram::{BOUNDS, bound_of};
 use super::labels::{BUCKET_BOUND, Labels};
 use super::series::Millis;
 use super::source::Selector;
-use super::stored::{Asked, Stored, metrics_of, millis_of};
+use super::stored::{Asked, Stored, millis_of};
 use super::{PromError, PromQuery};
 use crate::latency::{Exemplar, counting_instant};
 use crate::model::{DurationNanos, SpanId, TraceId, UnixNanos};
@@ -75,7 +75,7 @@ impl Query {
         question.query.expr.selectors(&mut selectors);
         let mut found: BTreeMap<Labels, Vec<PromExemplar>> = BTreeMap::new();
         for selector in selectors {
-            for metric in metrics_of(selector) {
+            for metric in stored.metrics_of(selector) {
                 let mut places = Places::default();
                 let asked = Asked { selector: Some(selector), grouping: None };
                 let kept = Kept { exemplars: true, ..Kept::of(metric.part) };

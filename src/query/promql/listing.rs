@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::super::Query;
 use super::super::walk::Places;
 use super::PromError;
-use super::catalogue::{METRICS, Part};
+use super::catalogue::{METRICS, Metric, Part, Subject};
 use super::counted::Kept;
 use super::histogram::BOUNDS;
 use super::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
 use super::series::Millis;
 use super::source::Selector;
-use super::stored::{Asked, Stored, metrics_of, takes_others};
+use super::stored::{Asked, Stored, takes_others};
 
 /// Series of an answer; each has some hundred bytes.
 const LISTED_MAX: usize = 1_000_000;
@@ -49,6 +49,15 @@ impl<T: Ord> Listing<T> {
 }
 
 impl Query {
+    /// The metrics that are there. While the store is being opened it is not known of all.
+    pub fn prom_metrics(&self) -> impl Iterator<Item = &'static Metric> {
+        let conventions = self.conventions().ok();
+        let is_offered = move |subject: Subject| {
+            conventions.as_deref().map_or(subject != Subject::Entries, |conventions| subject.is_offered(conventions))
+        };
+        METRICS.iter().filter(move |metric| is_offered(metric.subject))
+    }
+
     /// The series with their names; classic ones with each of their bounds.
     ///
     /// # Errors
@@ -111,34 +120,32 @@ impl Stored<'_> {
         let everything = [Selector { matchers: Vec::new() }];
         let selectors = if question.selectors.is_empty() { &everything[..] } else { &question.selectors };
         let edges = [question.start, question.end];
-        // Metrics of one subject have the same series: they are looked for once.
-        let mut known: Vec<(super::catalogue::Subject, Vec<Labels>)> = Vec::new();
-        for metric in METRICS {
-            if !selectors.iter().any(|selector| metrics_of(selector).any(|one| one.name == metric.name)) {
+        // Metrics of one subject have the same series, but for spans without a latency, which its counter alone counts: they are
+        // looked for once.
+        let mut known: Vec<(Subject, Vec<(Labels, bool)>)> = Vec::new();
+        for metric in self.query.prom_metrics() {
+            if !selectors.iter().any(|selector| selector.takes(METRIC_NAME, metric.name)) {
                 continue;
             }
             if known.iter().all(|(subject, _)| *subject != metric.subject) {
-                let kept = Kept::of(Part::Count);
-                let counted = self.counted(
-                    &metric,
-                    kept,
-                    &Self::edges_of(edges),
-                    false,
-                    Asked::default(),
-                    &mut Places::default(),
-                )?;
-                let there = counted.into_iter().filter(|one| 0 < one.total()).map(|one| one.labels).collect();
-                known.push((metric.subject, there));
+                let kept = Kept::of(Part::Total);
+                let (edges, all) = (Self::edges_of(edges), metric.subject.counter().unwrap_or(metric));
+                let counted = self.counted(all, kept, &edges, false, Asked::default(), &mut Places::default())?;
+                let there = counted.into_iter().filter(|one| 0 < one.total());
+                let there = there.map(|one| (one.labels.clone(), one.untimed < one.total()));
+                known.push((metric.subject, there.collect()));
             }
             let of_subject = known.iter().find(|(subject, _)| *subject == metric.subject);
-            let all = of_subject.map(|(_, labels)| labels.as_slice()).unwrap_or_default();
+            let all = of_subject.map(|(_, series)| series.as_slice()).unwrap_or_default();
             if LISTED_MAX < all.len() {
                 return Err(PromError::TooMuch { what: "series", bound: LISTED_MAX });
             }
-            let is_wanted = |labels: &&Labels| {
-                selectors.iter().any(|one| one.takes(METRIC_NAME, metric.name) && takes_others(one, labels))
+            let is_wanted = |(labels, is_timed): &&(Labels, bool)| {
+                let is_there = *is_timed || metric.part == Part::Total;
+                let takes = |one: &Selector| one.takes(METRIC_NAME, metric.name) && takes_others(one, labels);
+                is_there && selectors.iter().any(takes)
             };
-            for labels in all.iter().filter(is_wanted) {
+            for (labels, _) in all.iter().filter(is_wanted) {
                 each(metric.named(labels.clone()), metric.part == Part::Buckets);
             }
         }

@@ -11,6 +11,7 @@ mod ast;
 mod binary;
 pub mod catalogue;
 mod counted;
+mod entries;
 mod eval;
 pub mod exemplars;
 mod functions;

@@ -66,6 +66,12 @@ impl Pile {
         self
     }
 
+    /// Adds what another one holds.
+    pub(super) fn take_in(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+        self.sum_ns += other.sum_ns;
+    }
+
     /// Counts; those of a bucket may stand in several places.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Bucket, u64)> {
         let bucket = |entry: &u64| Bucket::from_index(entry >> COUNT_BITS).unwrap_or(Bucket::TOP);

@@ -2,6 +2,7 @@
 //! are over by then (contract 5.6).
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::{HashMap, HashSet};
@@ -9,8 +10,9 @@ use foldhash::{HashMap, HashSet};
 use super::super::rows::WITHIN;
 use super::super::walk::{Places, Slots, Walk};
 use super::super::{Coverage, Query, QueryError, coverage_of};
-use super::catalogue::{METRICS, Metric, Part, Subject};
+use super::catalogue::{Metric, Part, Subject};
 use super::counted::{Chosen, Counted, Counting, Kept};
+use super::entries::{self, Apart};
 use super::eval::{POINTS_HELD_MAX, too_much};
 use super::labels::{BUCKET_BOUND, Grouping, Labels, METRIC_NAME};
 use super::pile::Pile;
@@ -21,17 +23,21 @@ use super::{Instants, PromAnswer, PromError, PromQuery};
 use crate::clock;
 use crate::latency::Resolution;
 use crate::limits::SLOT_SECS;
-use crate::model::{SeriesKey, SpanKind, TimeRange, UnixNanos};
+use crate::model::{Conventions, Family, SeriesKey, SpanKind, TimeRange, UnixNanos};
 use crate::store::{Edge, SnapshotOfCalls, StoreError};
 
-/// Tells the sides of a call apart while they are counted: no label of an answer has this name.
+/// Tells the sides of a call apart while they are counted, and spans with and without a latency: no label of an answer has
+/// this name.
 const SIDE: &str = "";
+/// The side of spans without a latency.
+const UNTIMED: &str = "untimed";
 /// Milliseconds of a slot.
 const SLOT: Millis = SLOT_SECS.cast_signed() * 1_000;
 
 /// What is stored, as one question sees it.
 pub(super) struct Stored<'a> {
     pub(super) query: &'a Query,
+    pub(super) conventions: Arc<Conventions>,
     snapshot: SnapshotOfCalls,
     began: Instant,
     coverage: RefCell<Coverage>,
@@ -76,7 +82,12 @@ impl<'a> Stored<'a> {
     pub(super) fn of(query: &'a Query) -> Result<Self, QueryError> {
         let snapshot = query.store()?.snapshot_of_calls();
         let coverage = RefCell::new(coverage_of(&snapshot.snapshot));
-        Ok(Self { query, snapshot, began: clock::instant(), coverage })
+        Ok(Self { query, conventions: query.conventions()?, snapshot, began: clock::instant(), coverage })
+    }
+
+    /// The metrics that a selector names.
+    pub(super) fn metrics_of(&self, selector: &Selector) -> impl Iterator<Item = &'static Metric> {
+        self.query.prom_metrics().filter(|metric| selector.takes(METRIC_NAME, metric.name))
     }
 
     /// The edges of the slots that a range meets.
@@ -104,12 +115,24 @@ impl<'a> Stored<'a> {
         asked: Asked<'_>,
         places: &mut Places,
     ) -> Result<Vec<Counted>, PromError> {
-        let label = if metric.subject == Subject::Spans { "service" } else { "server" };
+        let label = if matches!(metric.subject, Subject::Spans | Subject::Entries) { "service" } else { "server" };
         let service = asked.selector.and_then(|selector| selector.only(label));
         let labels_of = |labels: Labels| asked.labels(labels);
+        if metric.subject == Subject::Entries {
+            let apart = Apart::new(&self.conventions, &labels_of);
+            let chosen = Chosen { service, labels_of: &|key| apart.name(key) };
+            let all = self.of_sides(metric.subject, chosen, kept, edges, from_start, places)?;
+            return Ok(apart.series(all));
+        }
         if metric.subject == Subject::Spans {
-            let labels_of = &|key: &SeriesKey<'_>| metric.subject.labels(key).and_then(labels_of);
-            return self.of_sides(metric.subject, Chosen { service, labels_of }, kept, edges, from_start, places);
+            let labels_of = &|key: &SeriesKey<'_>| {
+                let side = if key.family == Some(Family::Untimed) { UNTIMED } else { "" };
+                let is_wanted = side.is_empty() || metric.part == Part::Total;
+                let labels = metric.subject.labels(key).filter(|_| is_wanted).and_then(labels_of)?;
+                Some(labels.with(SIDE, side))
+            };
+            let chosen = Chosen { service, labels_of };
+            return Ok(with_untimed(self.of_sides(metric.subject, chosen, kept, edges, from_start, places)?));
         }
         let is_wanted = |key: &SeriesKey<'_>| metric.subject == Subject::Calls || key.kind == SpanKind::Client;
         // Both sides in one pass: places of heads hold as long as no partition follows.
@@ -159,9 +182,19 @@ impl<'a> Stored<'a> {
                 .visit(&self.snapshot.snapshot, &mut counting)?;
         }
         let heads = &self.snapshot.snapshot.heads;
+        let conventions = &*self.conventions;
         if subject == Subject::Spans {
-            let conventions = self.query.conventions()?;
-            counting.heads(heads, &|batch, span| SeriesKey::of(batch, span, &conventions), places);
+            counting.heads(
+                heads,
+                &|_, span| span.latency().is_some(),
+                &|batch, span| SeriesKey::counting(batch, span, conventions),
+                places,
+            );
+            return counting.counted();
+        }
+        if subject == Subject::Entries {
+            let is_entry = |batch: &_, span: &_| entries::counts(batch, span, conventions);
+            counting.heads(heads, &is_entry, &|batch, span| entries::family_of(batch, span, conventions), places);
             return counting.counted();
         }
         let blocks: Vec<Vec<u32>> = heads
@@ -189,9 +222,19 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// The metrics that a selector names.
-pub(super) fn metrics_of(selector: &Selector) -> impl Iterator<Item = &'static Metric> {
-    METRICS.iter().filter(|metric| selector.takes(METRIC_NAME, metric.name))
+/// Spans without a latency count with the others of their labels, and nothing more is said of them.
+fn with_untimed(all: Vec<Counted>) -> Vec<Counted> {
+    let is_untimed = |one: &Counted| one.labels.get(SIDE) == UNTIMED;
+    if !all.iter().any(is_untimed) {
+        return all;
+    }
+    Counted::joined(all.into_iter().map(|one| {
+        if !is_untimed(&one) {
+            return one;
+        }
+        let (untimed, histograms) = (one.total(), vec![None; one.histograms.len()]);
+        Counted { labels: one.labels.without(SIDE), untimed, histograms, ..one }
+    }))
 }
 
 /// Which series are counted: those of a selector, if there is one, and with a grouping those of a group together.
@@ -246,7 +289,7 @@ impl Stored<'_> {
         form: &Form<'_>,
     ) -> Result<Vec<Series>, PromError> {
         let mut found = Vec::new();
-        for metric in metrics_of(selector) {
+        for metric in self.metrics_of(selector) {
             if metric.part != Part::Buckets && !selector.takes(BUCKET_BOUND, "") {
                 continue;
             }
@@ -284,7 +327,7 @@ fn samples(part: Part, counted: Counted, windows: &Windows, form: &Form<'_>) -> 
     let exists = |window: &(usize, usize)| !form.from_start || 0 < within(&seen, window);
     #[expect(clippy::cast_precision_loss, reason = "a double is what answers show")]
     match part {
-        Part::Count | Part::Failed => {
+        Part::Total | Part::Count | Part::Failed => {
             let before = cumulative(&counted.counts);
             let count = |window: &(usize, usize)| exists(window).then(|| within(&before, window) as f64 * form.factor);
             Samples::Floats(windows.iter().map(count).collect())
@@ -351,10 +394,10 @@ impl Source for Stored<'_> {
         number: Option<NumberOf<'_>>,
     ) -> Result<Option<Vec<Series>>, PromError> {
         let is_histogram = |metric: &Metric| matches!(metric.part, Part::Histogram | Part::Buckets);
-        if number.is_some() && (names_bound(selector) || !metrics_of(selector).all(is_histogram)) {
+        if number.is_some() && (names_bound(selector) || !self.metrics_of(selector).all(is_histogram)) {
             return Ok(None);
         }
-        if grouping.is_some() && !can_be_counted_together(selector, grouping) {
+        if grouping.is_some() && !self.can_be_counted_together(selector, grouping) {
             return Ok(None);
         }
         let ends = |at: &Millis| (edge(at.saturating_sub(range)), edge(*at));
@@ -378,10 +421,15 @@ impl Source for Stored<'_> {
     }
 }
 
-/// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
-fn can_be_counted_together(selector: &Selector, grouping: Option<&Grouping>) -> bool {
-    let mut metrics = metrics_of(selector);
-    let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
-    let can = |metric: &Metric| metric.subject == Subject::Spans && (metric.part != Part::Buckets || keeps_bound);
-    metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
+impl Stored<'_> {
+    /// Whether the sum of a group is what is counted under its labels: of one metric, and not of an edge's sides.
+    fn can_be_counted_together(&self, selector: &Selector, grouping: Option<&Grouping>) -> bool {
+        let mut metrics = self.metrics_of(selector);
+        let keeps_bound = grouping.is_some_and(|grouping| grouping.keeps(BUCKET_BOUND));
+        let can = |metric: &Metric| {
+            let is_of_spans = matches!(metric.subject, Subject::Spans | Subject::Entries);
+            is_of_spans && (metric.part != Part::Buckets || keeps_bound)
+        };
+        metrics.next().is_none_or(can) && metrics.next().is_none() && !names_bound(selector)
+    }
 }

@@ -39,6 +39,8 @@ pub struct Totals {
 pub struct Total {
     /// Spans or calls.
     pub count: u64,
+    /// Of them, those with a latency: what the histograms hold.
+    pub timed: u64,
     /// Of them, those that failed.
     pub failed: u64,
     /// Nanoseconds.
@@ -54,13 +56,14 @@ pub struct Total {
 impl Default for Total {
     fn default() -> Self {
         let (octaves, exponential) = ([0; N_OCTAVES], BTreeMap::new());
-        Self { count: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
+        Self { count: 0, timed: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
     }
 }
 
 impl Total {
     fn add(&mut self, counted: &Counted) {
         self.count += counted.total();
+        self.timed += counted.total() - counted.untimed;
         self.sum_ns += counted.sums.iter().sum::<u128>();
         for (bucket, count) in counted.histograms.iter().flatten().flat_map(Pile::entries) {
             if let Some(octave) = self.octaves.get_mut(bound_of(bucket.high()).div_ceil(8).min(N_OCTAVES - 1)) {
@@ -113,6 +116,12 @@ impl Totals {
         Self { since: edge(at), until: edge(at), series: BTreeMap::new() }
     }
 
+    /// What is counted; entry spans where there are some.
+    pub fn subjects(&self) -> impl Iterator<Item = Subject> {
+        let has = |wanted: Subject| self.series.keys().any(|(subject, _)| *subject == wanted);
+        Subject::ALL.into_iter().filter(move |subject| *subject != Subject::Entries || has(*subject))
+    }
+
     /// The last edge that nothing is waited for any more at `now`.
     pub fn due(now: Millis) -> Millis {
         edge(now.saturating_sub(Millis::try_from(LATE_AFTER.as_millis()).unwrap_or(Millis::MAX)))
@@ -131,10 +140,11 @@ impl Query {
         }
         let stored = Stored::of(self)?;
         let mut counted = Vec::new();
-        for metric in &METRICS {
+        for subject in Subject::ALL.into_iter().filter(|subject| subject.is_offered(&stored.conventions)) {
             // One pass for the numbers and buckets of a subject, one for its failures.
-            if matches!(metric.part, Part::Histogram | Part::Failed) {
-                let kept = Kept { exemplars: metric.part == Part::Histogram, ..Kept::of(metric.part) };
+            for metric in subject.counter().or(subject.histogram()).into_iter().chain(subject.failures()) {
+                let is_whole = metric.part != Part::Failed;
+                let kept = Kept { histograms: is_whole, exemplars: is_whole, ..Kept::of(metric.part) };
                 let mut places = Places::default();
                 let found = stored.counted(metric, kept, &[from, until], false, Asked::default(), &mut places)?;
                 counted.push((metric, found, places));
@@ -175,23 +185,25 @@ fn add(totals: &mut Totals, stored: &Stored<'_>, metric: &Metric, found: Vec<Cou
 impl Subject {
     /// The metric that counts all of it.
     pub fn counter(self) -> Option<&'static Metric> {
-        METRICS
-            .iter()
-            .find(|metric| metric.subject == self && metric.part == Part::Count && metric.name.ends_with("_total"))
+        self.metric(Part::Total)
     }
 
     /// The metric that counts what failed.
     pub fn failures(self) -> Option<&'static Metric> {
-        METRICS.iter().find(|metric| metric.subject == self && metric.part == Part::Failed)
+        self.metric(Part::Failed)
     }
 
     /// Its histogram.
     pub fn histogram(self) -> Option<&'static Metric> {
-        METRICS.iter().find(|metric| metric.subject == self && metric.part == Part::Histogram)
+        self.metric(Part::Histogram)
+    }
+
+    fn metric(self, part: Part) -> Option<&'static Metric> {
+        METRICS.iter().find(|metric| metric.subject == self && metric.part == part)
     }
 
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Spans, Self::Calls, Self::ClientCalls];
+    pub const ALL: [Self; 4] = [Self::Spans, Self::Entries, Self::Calls, Self::ClientCalls];
 }
 
 /// In seconds.

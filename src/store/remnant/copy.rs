@@ -206,9 +206,9 @@ impl Copier<'_> {
     }
 }
 
-/// Whether the horizon of a block moves a span of it: then no other horizon will do.
+/// Whether the horizon of a block says when a span of it counts: then no other horizon will do.
 fn clamps(summary: &BlockSummary) -> bool {
-    counting_instant(summary.max_start, summary.horizon) != summary.max_start
+    counting_instant(summary.max_start, summary.horizon) != summary.max_start || summary.min_index_time.is_unset()
 }
 
 /// The rows that are not among those written, as sources of their own.

@@ -84,7 +84,7 @@ fn check_whole(store: &Store) -> BTreeSet<TraceId> {
 }
 
 #[track_caller]
-fn check_sound(dir: &Path) {
+pub(super) fn check_sound(dir: &Path) {
     let config = open_at(tempfile::tempdir().unwrap().path(), |_| {}).unwrap().config;
     let config = StoreConfig { data_dir: dir.to_path_buf(), ..config };
     for idle in IdleDir::lock(dir).unwrap().partitions() {

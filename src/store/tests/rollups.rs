@@ -66,3 +66,51 @@ fn a_roll_up_is_stored_where_it_says_more_than_the_finer_one_and_reads_alike_whe
         }
     }
 }
+
+/// Spans of both kinds in two blocks: some end before they start, one has no time at all.
+#[test]
+fn spans_without_a_latency_are_counted_beside_their_series_and_nothing_else_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let arrived = UnixNanos(NOW + 100 * SECOND);
+    let partition = store.start_partition().unwrap();
+    for sequence in 1..=2 {
+        let mut batch = batch(&samples(60, u128::from(sequence) * 1_000));
+        for (no, span) in batch.spans.iter_mut().enumerate().filter(|(no, _)| no % 4 == 0) {
+            span.end_time_unix_nano = UnixNanos(span.start_time_unix_nano.0 - 1);
+            if no == 0 {
+                (span.start_time_unix_nano, span.end_time_unix_nano) = (UnixNanos(0), UnixNanos(0));
+            }
+        }
+        store.push([(sequence, arrived, Arc::new(batch))]);
+        let _done = checkpoint(&store, &partition);
+    }
+    let manifest = store.seal(&partition).unwrap();
+    assert_eq!(manifest.max_time, arrived, "a span without any time is counted when it came");
+    let sealed = store.open_partition(&partition).unwrap();
+    for resolution in Resolution::ALL {
+        let tally = seal::tally_rollups(&sealed, resolution).unwrap();
+        let of = |is_untimed: bool| {
+            let wanted = tally.iter().filter(|((key, _), _)| match &key.family {
+                None => !is_untimed,
+                Some(family) => is_untimed && *family == crate::model::Family::Untimed,
+            });
+            wanted.map(|(_, count)| *count).fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1))
+        };
+        let (timed, sum) = of(false);
+        assert_eq!((timed, of(true)), (90, (30, 0)), "{resolution:?}");
+        let expected: u64 = (0..60).filter(|no| no % 4 != 0).map(|no| (no + 1) * 1_000_000).sum();
+        assert_eq!(sum, 2 * u128::from(expected), "{resolution:?}");
+        let slot = resolution.slot_of(arrived);
+        let came =
+            tally.iter().filter(|((key, at), _)| *at == slot && key.family == Some(crate::model::Family::Untimed));
+        assert!(2 <= came.map(|(_, count)| count.0).sum::<u64>(), "{resolution:?}");
+    }
+    let without = store.start_partition().unwrap();
+    push(&store, 3, &samples(60, 3_000));
+    let _done = checkpoint(&store, &without);
+    let open = store.open_partition(&without).unwrap();
+    assert!(open.series(1).unwrap().iter().all(|key| key.family != Some(crate::model::Family::Untimed)));
+    drop((sealed, open, partition, without, store));
+    remnants::check_sound(dir.path());
+}

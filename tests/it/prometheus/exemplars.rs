@@ -10,23 +10,23 @@ use super::sent::{SECOND, Sent, an_hour_ago, ask, bound_of, bounds, secs, send};
 use crate::support::TestServer;
 
 /// Spans that were sent, and the traces that were opened.
-struct Known<'a> {
+pub(super) struct Known<'a> {
     server: &'a TestServer,
     spans: BTreeMap<String, &'a Sent>,
     opened: BTreeSet<u64>,
 }
 
 /// Labels of a series, and the spans behind its exemplars.
-type Found<'a> = Vec<(BTreeMap<String, String>, Vec<&'a Sent>)>;
+pub(super) type Found<'a> = Vec<(BTreeMap<String, String>, Vec<&'a Sent>)>;
 
 impl<'a> Known<'a> {
-    fn new(server: &'a TestServer, spans: &'a [Sent]) -> Self {
+    pub(super) fn new(server: &'a TestServer, spans: &'a [Sent]) -> Self {
         let spans = spans.iter().map(|sent| (format!("{:016x}", sent.id), sent)).collect();
         Self { server, spans, opened: BTreeSet::new() }
     }
 
     /// What a query has from `start` to `end` in milliseconds.
-    fn ask(&mut self, query: &str, (start, end): (i64, i64), more: &[(&str, &str)]) -> Found<'a> {
+    pub(super) fn ask(&mut self, query: &str, (start, end): (i64, i64), more: &[(&str, &str)]) -> Found<'a> {
         let (start_text, end_text) = (secs(start), secs(end));
         let pairs = [&[("query", query), ("start", &start_text), ("end", &end_text)], more].concat();
         let answer = ask(self.server, "query_exemplars", &pairs);

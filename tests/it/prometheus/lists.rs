@@ -54,11 +54,11 @@ fn prom_13_series_of_several_selectors_are_those_with_spans_in_the_range() {
     ];
     let mut expected: Vec<String> = Vec::new();
     for (selector, service) in selectors {
-        let name =
-            if selector.starts_with('{') { "traces_spanmetrics_latency" } else { "traces_spanmetrics_calls_total" };
+        let is_timed = selector.starts_with('{');
+        let name = if is_timed { "traces_spanmetrics_latency" } else { "traces_spanmetrics_calls_total" };
         let there = |sent: &&super::Sent| {
             sent.service == service
-                && sent.latency.is_some()
+                && (sent.latency.is_some() || !is_timed)
                 && (range.0..range.1 + 10_000_000_000).contains(&sent.start)
         };
         for sent in filled.all.iter().filter(there) {

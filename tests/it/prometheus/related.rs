@@ -139,7 +139,7 @@ impl Related {
     fn counted(&self, latency: Latency) -> Vec<Counted> {
         let of = |call: &Call| {
             let (labels, start) = (call.labels.clone(), call.start);
-            Some(Counted { labels, start, latency: latency(call)? })
+            Some(Counted { labels, start, latency: Some(latency(call)?) })
         };
         self.calls.iter().filter_map(of).collect()
     }

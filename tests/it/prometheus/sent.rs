@@ -27,12 +27,17 @@ pub(crate) struct Sent {
     pub(crate) kind: i32,
     pub(crate) status: i32,
     pub(crate) start: u64,
-    /// Some end before they start.
+    /// Those without one end before they start, have no start but an end then, or no end.
     pub(crate) latency: Option<u64>,
     pub(crate) attributes: Vec<(&'static str, &'static str)>,
 }
 
 pub(crate) const SPAN_LABELS: [&str; 4] = ["service", "span_kind", "span_name", "status_code"];
+
+pub(crate) fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
 
 impl Sent {
     pub(crate) fn label(&self, name: &str) -> String {
@@ -47,9 +52,11 @@ impl Sent {
     }
 
     pub(crate) fn message(&self) -> ResourceSpans {
-        let text = |key: &str, value: &str| {
-            let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) });
-            KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+        let (start, end) = match (self.latency, self.id % 3) {
+            (Some(latency), _) => (self.start, self.start + latency),
+            (None, 0) => (self.start, self.start - 1),
+            (None, 1) => (0, self.start),
+            (None, _) => (self.start, 0),
         };
         let id = |id: u64| if id == 0 { Vec::new() } else { id.to_be_bytes().to_vec() };
         let span = Span {
@@ -58,8 +65,8 @@ impl Sent {
             parent_span_id: id(self.parent),
             name: self.name.clone(),
             kind: self.kind,
-            start_time_unix_nano: self.start,
-            end_time_unix_nano: self.latency.map_or(self.start - 1, |latency| self.start + latency),
+            start_time_unix_nano: start,
+            end_time_unix_nano: end,
             attributes: self.attributes.iter().map(|(key, value)| text(key, value)).collect(),
             status: Some(Status { code: self.status, ..Status::default() }),
             ..Span::default()
@@ -147,6 +154,8 @@ fn cell_of(latency: u64) -> String {
 /// A metric of spans or of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
+    /// Of all, whether they have a latency or not; the others are of those that have.
+    Total,
     Count,
     Sum,
     Buckets,
@@ -157,16 +166,16 @@ pub(crate) enum Part {
 pub(crate) struct Counted {
     pub(crate) labels: BTreeMap<&'static str, String>,
     pub(crate) start: u64,
-    pub(crate) latency: u64,
+    pub(crate) latency: Option<u64>,
 }
 
 /// The spans that count.
 pub(crate) fn counted<'a>(spans: impl IntoIterator<Item = &'a Sent>) -> Vec<Counted> {
     let of = |span: &Sent| {
         let labels = SPAN_LABELS.map(|name| (name, span.label(name))).into();
-        Some(Counted { labels, start: span.start, latency: span.latency? })
+        Counted { labels, start: span.start, latency: span.latency }
     };
-    spans.into_iter().filter_map(of).collect()
+    spans.into_iter().map(of).collect()
 }
 
 /// Values by labels (as text) and instant in milliseconds. A native histogram has one for each of its parts.
@@ -183,7 +192,7 @@ fn values(part: Part, latencies: &[u64]) -> Vec<(Option<String>, &'static str, S
     let count = latencies.len() as f64;
     let sum = latencies.iter().map(|latency| u128::from(*latency)).sum::<u128>() as f64 / 1e9;
     match part {
-        Part::Count => vec![(None, "", String::new(), count)],
+        Part::Total | Part::Count => vec![(None, "", String::new(), count)],
         Part::Sum => vec![(None, "", String::new(), sum)],
         Part::Buckets => {
             let positions: Vec<usize> = latencies.iter().map(|latency| bound_of(*latency)).collect();
@@ -241,7 +250,8 @@ pub(crate) fn expected(
                 Over::Rate(range) => (edge(at - range), 1e3 / range as f64),
             };
             let within = group.iter().filter(|one| (from..edge(*at)).contains(&one.start));
-            let latencies: Vec<u64> = within.map(|one| one.latency).collect();
+            let counts = within.filter(|one| part == Part::Total || one.latency.is_some());
+            let latencies: Vec<u64> = counts.map(|one| one.latency.unwrap_or(0)).collect();
             if latencies.is_empty() {
                 continue;
             }
