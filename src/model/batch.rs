@@ -280,7 +280,11 @@ impl SpanBatch {
 
     /// `service.namespace` (empty when missing) and `service.name` of a span, as shown.
     pub fn service_of(&self, span: &Span) -> (Cow<'_, str>, Cow<'_, str>) {
-        let resource = self.resource(span);
+        self.service(self.resource(span))
+    }
+
+    /// The same of a resource.
+    pub fn service(&self, resource: Resource) -> (Cow<'_, str>, Cow<'_, str>) {
         let service = self.text_lossy(resource.service);
         let service = if service.is_empty() { Cow::Borrowed(UNKNOWN_SERVICE) } else { service };
         (self.text_lossy(resource.namespace), service)

@@ -237,7 +237,7 @@ impl SlotReader<'_> {
         let rest = &mut self.buckets;
         let (mut next_bucket, mut left, mut sum, mut last) = (0_u64, count, 0_u128, 0);
         while left > 0 {
-            let code = rest.u64()?;
+            let code = rest.u64_of_any_length()?;
             let index = next_bucket.checked_add(code >> 1);
             let bucket = index.and_then(Bucket::from_index).ok_or(Damaged { what: "unknown bucket" })?;
             last = if code & MANY == MANY { rest.u64()?.saturating_add(2) } else { 1 };

@@ -406,6 +406,12 @@ proptest! {
         varint::put(&mut bytes, value);
         prop_assert_eq!(varint::Cursor(&bytes).u128(), Ok(value));
         prop_assert_eq!(varint::Cursor(&bytes).u64().ok(), u64::try_from(value).ok());
+        for behind in 0..5 {
+            let bytes = [bytes.as_slice(), &vec![0x55; behind]].concat();
+            let mut rest = varint::Cursor(&bytes);
+            prop_assert_eq!(rest.u64_of_any_length().ok(), u64::try_from(value).ok());
+            prop_assert!(u64::try_from(value).is_err() || rest.0.len() == behind);
+        }
         let value = u32::try_from(value >> 96).expect("32 bits");
         let mut bytes = Vec::new();
         varint::put_fixed(&mut bytes, value, varint::width_of(value));

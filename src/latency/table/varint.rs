@@ -72,6 +72,23 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The same where one, two and three bytes are equally likely: without a guess at how many, which would often be wrong.
+    #[inline]
+    pub(super) fn u64_of_any_length(&mut self) -> Result<u64, Damaged> {
+        let Some(bytes) = self.0.first_chunk::<4>() else { return self.u64() };
+        let word = u32::from_le_bytes(*bytes);
+        let ends = !word & 0x8080_8080;
+        if ends == 0 {
+            return self.u64();
+        }
+        // The bits up to the end of the first byte that is an end.
+        let own = word & (ends ^ (ends - 1));
+        let value = (own & 0x7f) | (own >> 1 & 0x3f80) | (own >> 2 & 0x1f_c000) | (own >> 3 & 0xfe0_0000);
+        let len = (ends.trailing_zeros() / 8 + 1) as usize;
+        self.0 = self.0.get(len..).unwrap_or_default();
+        Ok(u64::from(value))
+    }
+
     fn long_u64(&mut self) -> Result<u64, Damaged> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {

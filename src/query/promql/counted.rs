@@ -215,7 +215,11 @@ impl<'a> Counting<'a> {
             return;
         }
         let Some(series) = self.series.get_mut(number) else { return };
-        series.add_count(interval, latency.histogram.count(), !kept.only_failed || status == SpanStatus::Error);
+        let counts = !kept.only_failed || status == SpanStatus::Error;
+        series.add_count(interval, latency.histogram.count(), counts);
+        if !counts {
+            return;
+        }
         if let Some(sum) = series.sums.get_mut(interval) {
             *sum += latency.histogram.sum_ns();
         }
@@ -255,9 +259,13 @@ impl<'a> Counting<'a> {
         for (head, batch) in heads.iter().flat_map(|head| head.batches.iter().map(move |batch| (head, batch))) {
             let block = places.add_head(batch, head.horizon);
             let mut looks: HashMap<Look<'_>, Option<usize>> = HashMap::default();
+            let of_service =
+                |service| batch.resources.iter().map(move |one| batch.service(*one).1 == service).collect();
+            let wanted: Option<Vec<bool>> = self.asked.service.map(of_service);
             for (row, span) in (0..).zip(&batch.spans) {
                 let (at, latency) = (instant_of(span, head.horizon), span.latency());
-                if self.interval(at).is_none() {
+                let is_wanted = |all: &Vec<bool>| all.get(batch.scope(span).resource as usize) == Some(&true);
+                if !wanted.as_ref().is_none_or(is_wanted) || self.interval(at).is_none() {
                     continue;
                 }
                 let (kind, status) = (SpanKind::from(span.kind), SpanStatus::from(span.status_code));

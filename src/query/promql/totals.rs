@@ -144,7 +144,7 @@ impl Query {
             // One pass for the numbers and buckets of a subject, one for its failures.
             for metric in subject.counter().or(subject.histogram()).into_iter().chain(subject.failures()) {
                 let is_whole = metric.part != Part::Failed;
-                let kept = Kept { histograms: is_whole, exemplars: is_whole, ..Kept::of(metric.part) };
+                let kept = Kept { sums: is_whole, histograms: is_whole, exemplars: is_whole, ..Kept::of(metric.part) };
                 let mut places = Places::default();
                 let found = stored.counted(metric, kept, &[from, until], false, Asked::default(), &mut places)?;
                 counted.push((metric, found, places));
