@@ -42,9 +42,10 @@ impl Amount {
     pub(super) fn of(series: &[Series<'_>]) -> Self {
         let mut amount = Self::default();
         for one in series {
+            let n = 1 + u64::from(one.zero_at.is_some());
             match one.value {
-                Value::Number(_) => amount.samples += 1,
-                Value::Native(_) => amount.histograms += 1,
+                Value::Number(_) => amount.samples += n,
+                Value::Native(_) => amount.histograms += n,
             }
         }
         amount

@@ -3,9 +3,10 @@
 use crate::query::promql::catalogue::{Metric, Subject};
 use crate::query::promql::exemplars::PromExemplar;
 use crate::query::promql::labels::{BUCKET_BOUND, Labels, METRIC_NAME};
+use crate::query::promql::series::Millis;
 use crate::query::promql::totals::{Total, Totals};
 
-use super::Histograms;
+use super::{Histograms, STEP};
 
 /// One sample of a series.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Series<'a> {
     /// Says what the family is.
     pub(super) metric: &'static Metric,
     pub(super) value: Value<'a>,
+    /// Where a sample of 0 stands before its first one, without which nobody would see that it grew.
+    pub(super) zero_at: Option<Millis>,
     pub(super) exemplar: Option<&'a PromExemplar>,
 }
 
@@ -26,14 +29,25 @@ pub(super) enum Value<'a> {
 
 /// All series of an edge, one after the other: those of a large installation would take much memory at once.
 pub(super) fn of_edge(totals: &Totals, histograms: Histograms) -> impl Iterator<Item = Series<'_>> {
-    totals.series.iter().flat_map(move |((subject, labels), total)| of_total(*subject, labels, total, histograms))
+    // Behind the edge before: the last sample of the process before may stand there. A receiver takes nothing that is old.
+    let first_zero = totals.before.max(totals.until - STEP) + 1;
+    totals.series.iter().flat_map(move |((subject, labels), total)| {
+        let zero_at = (total.began == totals.before).then_some(first_zero);
+        of_total(*subject, labels, total, zero_at, histograms)
+    })
 }
 
-fn of_total<'a>(subject: Subject, labels: &Labels, total: &'a Total, histograms: Histograms) -> Vec<Series<'a>> {
+fn of_total<'a>(
+    subject: Subject,
+    labels: &Labels,
+    total: &'a Total,
+    zero_at: Option<Millis>,
+    histograms: Histograms,
+) -> Vec<Series<'a>> {
     let mut series = Vec::new();
     let mut put = |metric, name: &str, bound: &str, value, exemplar| {
         let labels = labels.clone().with(METRIC_NAME, name).with(BUCKET_BOUND, bound);
-        series.push(Series { labels, metric, value, exemplar });
+        series.push(Series { labels, metric, value, zero_at, exemplar });
     };
     let exemplar = total.exemplar.as_ref();
     if let Some(metric) = subject.counter() {

@@ -311,6 +311,22 @@ fn a_redirection_is_a_refusal_and_not_followed() {
 }
 
 #[test]
+fn a_series_is_0_before_its_first_sample_and_not_again() {
+    let receiver = Receiver::new(all_written);
+    let mut fed = Fed::new();
+    fed.feed(&receiver, Version::Auto, Histograms::Both);
+    let mut known: BTreeSet<Labels> = BTreeSet::new();
+    for _ in 0..3 {
+        let request = receiver.next();
+        for one in &request.series {
+            let is_new = known.insert(one.labels.clone());
+            assert_eq!(one.zero_at, is_new.then(|| request.edge() - STEP + 1), "{:?}", one.labels);
+        }
+    }
+    assert!(!known.is_empty());
+}
+
+#[test]
 fn a_restart_goes_on_behind_the_last_edge_that_was_taken() {
     let mut asked = 0..;
     let receiver = Receiver::new(move |request| match asked.next() {
@@ -329,6 +345,8 @@ fn a_restart_goes_on_behind_the_last_edge_that_was_taken() {
     assert_eq!(first.edge(), failed.edge(), "the one that was not taken is written, and none before it");
     let since = |request: &Request| request.of(CALLS).next().and_then(|one| one.sample).map(|one| one.start_timestamp);
     assert_eq!(since(&first), Some(taken[2].edge()), "counters begin anew behind what was taken");
+    let zeros: BTreeSet<Option<i64>> = first.series.iter().map(|one| one.zero_at).collect();
+    assert_eq!(zeros, BTreeSet::from([Some(taken[2].edge() + 1)]), "and are 0 there, whatever they become");
     let last = std::iter::once(first).chain(std::iter::repeat_with(|| up.next()));
     let last = last.map(|request| request.sum(CALLS)).find(|sum| N_SPANS - before <= *sum);
     assert_eq!(last, Some(N_SPANS - before), "nothing is missing, and nothing is counted twice");

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::query::promql::exemplars::PromExemplar;
-use crate::query::promql::totals::{Totals, exemplar_millis, secs_of};
+use crate::query::promql::totals::{Total, Totals, exemplar_millis, secs_of};
 
 use super::super::series::{Series, Value};
 use super::Histogram;
@@ -61,8 +61,14 @@ pub(super) fn request(totals: &Totals, series: &[Series<'_>]) -> WriteRequest {
             ..TimeSeries::default()
         };
         match one.value {
-            Value::Number(value) => of.samples.push(Sample { value, timestamp: totals.until }),
-            Value::Native(total) => of.histograms.push(Histogram::of(total, totals.until, 0)),
+            Value::Number(value) => {
+                of.samples.extend(one.zero_at.map(|timestamp| Sample { value: 0.0, timestamp }));
+                of.samples.push(Sample { value, timestamp: totals.until });
+            }
+            Value::Native(total) => {
+                of.histograms.extend(one.zero_at.map(|at| Histogram::of(&Total::default(), at, 0)));
+                of.histograms.push(Histogram::of(total, totals.until, 0));
+            }
         }
         of
     };

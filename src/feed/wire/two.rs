@@ -7,7 +7,7 @@ use prost::Message;
 
 use crate::query::promql::catalogue::{Metric, Part};
 use crate::query::promql::exemplars::PromExemplar;
-use crate::query::promql::totals::{Totals, exemplar_millis, secs_of};
+use crate::query::promql::totals::{Total, Totals, exemplar_millis, secs_of};
 
 use super::super::series::{Series, Value};
 use super::Histogram;
@@ -84,8 +84,16 @@ fn written(totals: &Totals, series: &Series<'_>, symbols: &mut Symbols) -> TimeS
         ..TimeSeries::default()
     };
     match series.value {
-        Value::Number(value) => of.samples.push(Sample { value, timestamp, start_timestamp }),
-        Value::Native(total) => of.histograms.push(Histogram::of(total, timestamp, start_timestamp)),
+        Value::Number(value) => {
+            let zero = |timestamp| Sample { value: 0.0, timestamp, start_timestamp };
+            of.samples.extend(series.zero_at.map(zero));
+            of.samples.push(Sample { value, timestamp, start_timestamp });
+        }
+        Value::Native(total) => {
+            let zero = |at| Histogram::of(&Total::default(), at, start_timestamp);
+            of.histograms.extend(series.zero_at.map(zero));
+            of.histograms.push(Histogram::of(total, timestamp, start_timestamp));
+        }
     }
     of
 }

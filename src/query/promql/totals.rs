@@ -30,6 +30,8 @@ pub struct Totals {
     pub since: Millis,
     /// Everything before it is.
     pub until: Millis,
+    /// The edge before that one.
+    pub before: Millis,
     /// By subject and labels, which lack the name of a metric.
     pub series: BTreeMap<(Subject, Labels), Total>,
 }
@@ -37,6 +39,8 @@ pub struct Totals {
 /// The counters of one series.
 #[derive(Clone, Debug)]
 pub struct Total {
+    /// The edge after which the first one was counted.
+    pub began: Millis,
     /// Spans or calls.
     pub count: u64,
     /// Of them, those with a latency: what the histograms hold.
@@ -56,7 +60,7 @@ pub struct Total {
 impl Default for Total {
     fn default() -> Self {
         let (octaves, exponential) = ([0; N_OCTAVES], BTreeMap::new());
-        Self { count: 0, timed: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
+        Self { began: 0, count: 0, timed: 0, failed: 0, sum_ns: 0, octaves, exponential, exemplar: None }
     }
 }
 
@@ -113,7 +117,7 @@ impl Total {
 impl Totals {
     /// Nothing yet, from the edge of a slot on.
     pub fn since(at: Millis) -> Self {
-        Self { since: edge(at), until: edge(at), series: BTreeMap::new() }
+        Self { since: edge(at), until: edge(at), before: edge(at), series: BTreeMap::new() }
     }
 
     /// What is counted; entry spans where there are some.
@@ -150,7 +154,7 @@ impl Query {
                 counted.push((metric, found, places));
             }
         }
-        totals.until = until;
+        (totals.before, totals.until) = (from, until);
         for total in totals.series.values_mut() {
             total.exemplar = None;
         }
@@ -164,7 +168,8 @@ impl Query {
 fn add(totals: &mut Totals, stored: &Stored<'_>, metric: &Metric, found: Vec<Counted>, places: &Places) {
     let mut slowest: Vec<(Labels, Exemplar)> = Vec::new();
     for one in found {
-        let total = totals.series.entry((metric.subject, one.labels.clone())).or_default();
+        let new = || Total { began: totals.before, ..Total::default() };
+        let total = totals.series.entry((metric.subject, one.labels.clone())).or_insert_with(new);
         if metric.part == Part::Failed {
             total.failed += one.total();
             continue;

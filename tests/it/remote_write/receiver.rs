@@ -176,6 +176,8 @@ pub(super) struct Series {
     pub(super) labels: Labels,
     pub(super) sample: Option<Sample>,
     pub(super) histogram: Option<Histogram>,
+    /// When it was 0 before its first sample.
+    pub(super) zero_at: Option<i64>,
     /// Labels, value, milliseconds.
     pub(super) exemplars: Vec<(Labels, f64, i64)>,
     /// Number of the type, and the help; 1.0 has none.
@@ -184,9 +186,19 @@ pub(super) struct Series {
 
 impl Series {
     fn of(labels: Labels, samples: &[Sample], histograms: &[Histogram]) -> Self {
-        assert_eq!(samples.len() + histograms.len(), 1, "one sample of {labels:?}");
-        let (sample, histogram) = (samples.first().copied(), histograms.first().cloned());
-        Self { labels, sample, histogram, exemplars: Vec::new(), metadata: None }
+        assert!(samples.is_empty() || histograms.is_empty(), "one kind of sample of {labels:?}");
+        let zeros: Vec<(bool, i64)> = match (samples, histograms) {
+            ([zeros @ .., _], []) => zeros.iter().map(|zero| (zero.value == 0.0, zero.timestamp)).collect(),
+            ([], [zeros @ .., _]) => {
+                zeros.iter().map(|zero| (zero.positive_deltas.is_empty() && zero.sum == 0.0, zero.timestamp)).collect()
+            }
+            _ => panic!("no sample of {labels:?}"),
+        };
+        assert!(zeros.iter().all(|(is_zero, _)| *is_zero), "{zeros:?} of {labels:?}");
+        assert!(zeros.len() < 2, "one sample of {labels:?}, and a 0 before");
+        let (sample, histogram) = (samples.last().copied(), histograms.last().cloned());
+        let zero_at = zeros.first().map(|(_, at)| *at);
+        Self { labels, sample, histogram, zero_at, exemplars: Vec::new(), metadata: None }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -240,8 +252,10 @@ pub(super) type Reply = (u16, String, &'static str);
 
 /// What a receiver of 2.0 says that wrote everything.
 pub(super) fn all_written(request: &Request) -> Reply {
-    let histograms = request.series.iter().filter(|one| one.histogram.is_some()).count();
-    (204, written(request.series.len() - histograms, histograms), "")
+    let of = |one: &&Series| 1 + usize::from(one.zero_at.is_some());
+    let (histograms, samples): (Vec<&Series>, Vec<&Series>) =
+        request.series.iter().partition(|one| one.histogram.is_some());
+    (204, written(samples.iter().map(of).sum(), histograms.iter().map(of).sum()), "")
 }
 
 pub(super) fn written(samples: usize, histograms: usize) -> String {
