@@ -85,7 +85,7 @@ fn main() {
         if !name.contains(&only) {
             return;
         }
-        let cpu_before = cpu();
+        let cpu_before = cpu_secs();
         let mut times: Vec<Duration> = (0..n)
             .map(|_| {
                 let began = instant();
@@ -95,7 +95,7 @@ fn main() {
             .collect();
         times.sort_unstable();
         let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-        let cpu_each = (cpu() - cpu_before).as_secs_f64() * 1e3 / n as f64;
+        let cpu_each = (cpu_secs() - cpu_before) * 1e3 / n as f64;
         println!("{name:38} {:.2} / {:.2} / {:.2}, CPU {cpu_each:.2}", at(0.5), at(0.99), at(1.0));
     };
     run("p50 p90 p99, no exemplars, ms", &mut |random| {
@@ -142,9 +142,9 @@ fn main() {
 }
 
 /// CPU time of this thread, which asks and answers.
-fn cpu() -> Duration {
+fn cpu_secs() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
 /// What a dashboard of one service and of all asks.

@@ -5,7 +5,6 @@
 //! what it opens: it is disposable, its journal is not, and that is left alone.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::block::Block;
 use crate::latency::{SeriesWanted, Slot, Take};
@@ -16,7 +15,7 @@ use super::copying::{Progress, files_below, hash_file};
 use super::files::{self, DirLock};
 use super::remnant::UNFINISHED_SUFFIX;
 use super::retention::DROP_SUFFIX;
-use super::seal::{Tally, recount, verify};
+use super::seal::{Tally, adding, recount, verify};
 use super::{Manifest, OpenPartition, Partition, StoreConfig, StoreError, remnant};
 
 /// Spans decoded at once: a row group.
@@ -313,18 +312,7 @@ fn tally_slots(open: &OpenPartition) -> Result<Tally, StoreError> {
             continue;
         }
         let series = open.series(block_no)?;
-        open.block_slots(
-            block_no,
-            &SeriesWanted::ALL,
-            Slot::ALL,
-            Take::Exemplars(&mut |number, slot, latency| {
-                if let Some(key) = series.get(number as usize) {
-                    let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
-                    *count += latency.histogram.count();
-                    *sum += latency.histogram.sum_ns();
-                }
-            }),
-        )?;
+        open.block_slots(block_no, &SeriesWanted::ALL, Slot::ALL, Take::Exemplars(&mut adding(&series, &mut tally)))?;
     }
     Ok(tally)
 }

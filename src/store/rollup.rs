@@ -246,35 +246,8 @@ impl RollupTable<'_> {
         let fine = resolution.refine(&slots, finer);
         let coarse = |slot| finer.coarsen(slot, resolution).unwrap_or_default();
         for window in self.open.windows_within(finer, windows_of(finer, &fine)) {
-            let (table, fine) = (self.open.rollup(window), fine.clone());
-            match &mut take {
-                Take::Counts(each) => {
-                    let mut coarsened = Vec::new();
-                    table.read(
-                        series,
-                        fine,
-                        Take::Counts(&mut |series, counts| {
-                            coarsened.clear();
-                            coarsened.extend(counts.iter().map(|(slot, count)| (coarse(*slot), *count)));
-                            each(series, &coarsened);
-                        }),
-                    )?;
-                }
-                Take::Histograms(each) => {
-                    table.read(
-                        series,
-                        fine,
-                        Take::Histograms(&mut |series, slot, latency| each(series, coarse(slot), latency)),
-                    )?;
-                }
-                Take::Exemplars(each) => {
-                    table.read(
-                        series,
-                        fine,
-                        Take::Exemplars(&mut |series, slot, latency| each(series, coarse(slot), latency)),
-                    )?;
-                }
-            }
+            let table = self.open.rollup(window);
+            take.with_slots(&coarse, |take| table.read(series, fine.clone(), take))?;
         }
         Ok(())
     }

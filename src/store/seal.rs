@@ -7,14 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::block::ServiceCount;
-use crate::latency::{Resolution, SeriesWanted, Slot, Take, counting_instant};
+use crate::latency::{Resolution, SeriesWanted, Slot, SlotLatency, Take, counting_instant};
 use crate::model::{DurationNanos, Family, SeriesKey, UnixNanos};
 
 use super::admission::position;
 use super::copying::hash_file;
 use super::pack::{self, PackWriter};
 use super::pages::{Kind, Place};
-use super::{Manifest, OpenPartition, Partition, Store, StoreError, files, trace_index};
+use super::{Manifest, OpenPartition, Partition, SeriesList, Store, StoreError, files, trace_index};
 
 /// Count and exact sum of the latencies in one slot of one series.
 pub(super) type Tally = HashMap<(Arc<SeriesKey<'static>>, Slot), (u64, u128)>;
@@ -167,22 +167,23 @@ pub(super) fn as_admitted(recounted: Tally, open: &OpenPartition) -> Result<Tall
     Ok(tally)
 }
 
+/// Adds slots of a list of series.
+pub(super) fn adding(series: &SeriesList, tally: &mut Tally) -> impl FnMut(u32, Slot, &mut SlotLatency) {
+    |number, slot, latency| {
+        if let Some(key) = series.get(number as usize) {
+            let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
+            *count += latency.histogram.count();
+            *sum += latency.histogram.sum_ns();
+        }
+    }
+}
+
 /// The same from roll-ups.
 pub(super) fn tally_rollups(open: &OpenPartition, resolution: Resolution) -> Result<Tally, StoreError> {
     let series = open.rollup_series()?;
     let mut tally = Tally::new();
     for window in open.rollup_windows(resolution) {
-        open.rollup(window).read(
-            &SeriesWanted::ALL,
-            Slot::ALL,
-            Take::Exemplars(&mut |number, slot, latency| {
-                if let Some(key) = series.get(number as usize) {
-                    let (count, sum) = tally.entry((Arc::clone(key), slot)).or_default();
-                    *count += latency.histogram.count();
-                    *sum += latency.histogram.sum_ns();
-                }
-            }),
-        )?;
+        open.rollup(window).read(&SeriesWanted::ALL, Slot::ALL, Take::Exemplars(&mut adding(&series, &mut tally)))?;
     }
     Ok(tally)
 }

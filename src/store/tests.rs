@@ -80,10 +80,9 @@ fn counted(open: &OpenPartition) -> BTreeMap<Slot, u64> {
             &SeriesWanted::ALL,
             Slot::ALL,
             Take::Histograms(&mut |series, slot, latency| {
-                if keys[series as usize].family.is_some() {
-                    return;
+                if keys[series as usize].family.is_none() {
+                    *counts.entry(slot).or_default() += latency.histogram.count();
                 }
-                *counts.entry(slot).or_default() += latency.histogram.count();
             }),
         )
         .unwrap();

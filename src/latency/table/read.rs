@@ -44,6 +44,26 @@ impl std::fmt::Debug for Take<'_> {
 }
 
 impl Take<'_> {
+    /// The same for a reader of other slots, each of which `of` makes one of ours; several in a row may be the same.
+    pub fn with_slots<R>(&mut self, of: &dyn Fn(Slot) -> Slot, read: impl FnOnce(Take<'_>) -> R) -> R {
+        match self {
+            Self::Counts(each) => {
+                let mut ours = Vec::new();
+                read(Take::Counts(&mut |series, counts| {
+                    ours.clear();
+                    ours.extend(counts.iter().map(|(slot, count)| (of(*slot), *count)));
+                    each(series, &ours);
+                }))
+            }
+            Self::Histograms(each) => {
+                read(Take::Histograms(&mut |series, slot, latency| each(series, of(slot), latency)))
+            }
+            Self::Exemplars(each) => {
+                read(Take::Exemplars(&mut |series, slot, latency| each(series, of(slot), latency)))
+            }
+        }
+    }
+
     /// How many columns that needs.
     fn columns(&self) -> usize {
         match self {

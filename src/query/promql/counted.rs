@@ -30,19 +30,26 @@ pub(super) struct Chosen<'a> {
 pub(super) struct Kept {
     /// Whether spans that failed are counted alone.
     pub(super) only_failed: bool,
-    pub(super) sums: bool,
-    pub(super) histograms: bool,
+    pub(super) detail: Detail,
     pub(super) exemplars: bool,
+}
+
+/// How much; each has what the ones before have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    Counts,
+    Sums,
+    Histograms,
 }
 
 impl Kept {
     pub(super) fn of(part: Part) -> Self {
-        Self {
-            only_failed: part == Part::Failed,
-            sums: matches!(part, Part::Sum | Part::Histogram | Part::Buckets),
-            histograms: matches!(part, Part::Histogram | Part::Buckets),
-            exemplars: false,
-        }
+        let detail = match part {
+            Part::Total | Part::Count | Part::Failed => Detail::Counts,
+            Part::Sum => Detail::Sums,
+            Part::Histogram | Part::Buckets => Detail::Histograms,
+        };
+        Self { only_failed: part == Part::Failed, detail, exemplars: false }
     }
 }
 
@@ -187,8 +194,8 @@ impl<'a> Counting<'a> {
                 labels: labels.clone(),
                 counts: vec![0; n],
                 all: if self.kept.only_failed { vec![0; n] } else { Vec::new() },
-                sums: if self.kept.sums { vec![0; n] } else { Vec::new() },
-                histograms: if self.kept.histograms { vec![None; n] } else { Vec::new() },
+                sums: if Detail::Sums <= self.kept.detail { vec![0; n] } else { Vec::new() },
+                histograms: if self.kept.detail == Detail::Histograms { vec![None; n] } else { Vec::new() },
                 exemplars: Vec::new(),
                 untimed: 0,
             });
@@ -209,13 +216,18 @@ impl<'a> Counting<'a> {
         Some(interval)
     }
 
+    /// Whether what has this status counts, or is only seen.
+    fn counts_of(&self, status: SpanStatus) -> bool {
+        !self.kept.only_failed || status == SpanStatus::Error
+    }
+
     fn add(&mut self, number: usize, at: UnixNanos, status: SpanStatus, latency: &SlotLatency) {
         let (Some(interval), kept) = (self.interval(at), self.kept) else { return };
         if self.is_full() {
             return;
         }
+        let counts = self.counts_of(status);
         let Some(series) = self.series.get_mut(number) else { return };
-        let counts = !kept.only_failed || status == SpanStatus::Error;
         series.add_count(interval, latency.histogram.count(), counts);
         if !counts {
             return;
@@ -241,6 +253,13 @@ impl<'a> Counting<'a> {
         latency: DurationNanos,
         place: Option<(u32, u32)>,
     ) {
+        if self.depth() == Depth::Counts {
+            let (interval, counts) = (self.interval(at), self.counts_of(status));
+            if let (Some(interval), Some(series)) = (interval, self.series.get_mut(number)) {
+                series.add_count(interval, 1, counts);
+            }
+            return;
+        }
         let mut slot = SlotLatency::default();
         slot.histogram.record(latency);
         slot.exemplars.extend(place.map(|(block, row)| Exemplar { latency, block, row }));
@@ -308,9 +327,11 @@ impl Visitor for Counting<'_> {
             Some(service) => {
                 let mut of_service: Vec<u32> = series.of_service(service).collect();
                 of_service.sort_unstable();
-                of_service
-                    .into_iter()
-                    .for_each(|at| series.get(at as usize).into_iter().for_each(|key| choose(at, key)));
+                for at in of_service {
+                    if let Some(key) = series.get(at as usize) {
+                        choose(at, key);
+                    }
+                }
             }
             None => (0..).zip(series.iter()).for_each(|(at, key)| choose(at, key)),
         }
@@ -326,13 +347,13 @@ impl Visitor for Counting<'_> {
     fn depth(&self) -> Depth {
         match self.kept {
             Kept { exemplars: true, .. } => Depth::Exemplars,
-            Kept { histograms: false, sums: false, .. } => Depth::Counts,
+            Kept { detail: Detail::Counts, .. } => Depth::Counts,
             Kept { .. } => Depth::Histograms,
         }
     }
 
     fn counts(&mut self, chosen: usize, key: &SeriesKey<'_>, resolution: Resolution, counts: &[(Slot, u64)]) {
-        let counts_here = !self.kept.only_failed || key.status == SpanStatus::Error;
+        let counts_here = self.counts_of(key.status);
         let number = self.chosen.get(chosen).copied();
         let Some(series) = number.and_then(|number| self.series.get_mut(number)) else { return };
         // Slots ascend: so do the intervals they lie in.

@@ -7,7 +7,7 @@ use super::super::Query;
 use super::super::walk::{Place, Places};
 use super::ast::{Expr, Ranged};
 use super::catalogue::Part;
-use super::counted::Kept;
+use super::counted::{Detail, Kept};
 use super::histogram::{BOUNDS, bound_of};
 use super::labels::{BUCKET_BOUND, Labels};
 use super::series::Millis;
@@ -78,10 +78,9 @@ impl Query {
             for metric in stored.metrics_of(selector) {
                 let mut places = Places::default();
                 let asked = Asked { selector: Some(selector), grouping: None };
-                let kept = Kept { exemplars: true, ..Kept::of(metric.part) };
+                let kept = Kept { detail: Detail::Counts, exemplars: true, ..Kept::of(metric.part) };
                 let edges = Stored::edges_of([question.start, question.end]);
-                let counted =
-                    stored.counted(metric, Kept { histograms: false, ..kept }, &edges, false, asked, &mut places)?;
+                let counted = stored.counted(metric, kept, &edges, false, asked, &mut places)?;
                 let bound = |latency: DurationNanos| match metric.part {
                     Part::Buckets => BOUNDS.get(bound_of(latency)).map_or("", String::as_str),
                     _ => "",

@@ -56,7 +56,9 @@ impl Pile {
     /// All of these in one.
     pub(super) fn of(piles: &[&Self]) -> Self {
         let mut entries = Vec::with_capacity(piles.iter().map(|pile| pile.entries.len()).sum());
-        piles.iter().for_each(|pile| entries.extend_from_slice(&pile.entries));
+        for pile in piles {
+            entries.extend_from_slice(&pile.entries);
+        }
         Self { entries, sorted_at: 0, sum_ns: piles.iter().map(|pile| pile.sum_ns).sum() }
     }
 

@@ -250,7 +250,10 @@ impl Asked<'_> {
         if self.selector.is_some_and(|selector| !takes_others(selector, &labels)) {
             return None;
         }
-        Some(self.grouping.map_or_else(|| labels.clone(), |grouping| grouping.group(&labels)))
+        Some(match self.grouping {
+            Some(grouping) => grouping.group(&labels),
+            None => labels,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::Query;
 use super::super::walk::Places;
 use super::PromError;
 use super::catalogue::{METRICS, Metric, Part, Subject};
-use super::counted::{Counted, Kept};
+use super::counted::{Counted, Detail, Kept};
 use super::exemplars::PromExemplar;
 use super::histogram::{BOUNDS, N_BOUNDS, bound_of, bounds_secs, exponential_bucket};
 use super::labels::Labels;
@@ -148,7 +148,8 @@ impl Query {
             // One pass for the numbers and buckets of a subject, one for its failures.
             for metric in subject.counter().or(subject.histogram()).into_iter().chain(subject.failures()) {
                 let is_whole = metric.part != Part::Failed;
-                let kept = Kept { sums: is_whole, histograms: is_whole, exemplars: is_whole, ..Kept::of(metric.part) };
+                let detail = if is_whole { Detail::Histograms } else { Detail::Counts };
+                let kept = Kept { detail, exemplars: is_whole, ..Kept::of(metric.part) };
                 let mut places = Places::default();
                 let found = stored.counted(metric, kept, &[from, until], false, Asked::default(), &mut places)?;
                 counted.push((metric, found, places));
